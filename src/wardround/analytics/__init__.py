@@ -1,0 +1,1 @@
+"""Exact federated analyses: one file, one analysis, both halves. Pure."""

@@ -1,0 +1,1 @@
+"""The data contract, its checks, and the sites' tables."""

@@ -1,0 +1,109 @@
+"""The data contract: the variables that every site's table must offer, with types, units, ranges and codes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from wardround.errors import ConfigError
+
+VariableType: TypeAlias = Literal["number", "integer", "category", "boolean", "date", "text"]
+BOOLEAN_LEVELS = ("False", "True")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One column.
+
+    Attributes:
+        name: the column's name.
+        type: `number`, `integer`, `category`, `boolean`, `date` (days since 1970-01-01) or `text` (never analysed).
+        unit: unit of measurement, as written by people ("mmol/L").
+        range: least and greatest allowed value, in that unit (dates: ISO dates are turned into days).
+        levels: a category's levels in order; the first is the reference.
+        missing: codes that stand for a missing value, beside the empty cell.
+        is_required: whether a missing value breaks the contract.
+        description: what it is, for people.
+    """
+
+    name: str
+    type: VariableType
+    unit: str | None = None
+    range: tuple[float, float] | None = None
+    levels: tuple[str, ...] | None = None
+    missing: tuple[str | float, ...] = ()
+    is_required: bool = False
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"variable {self.name!r}"
+        if self.type == "category" and not self.levels:
+            raise ConfigError(f'{where}: a category needs its levels; write levels = ["...", ...]')
+        if self.levels is not None:
+            if self.type != "category":
+                raise ConfigError(f"{where}: only a category has levels, this is a {self.type}")
+            if len(set(self.levels)) != len(self.levels):
+                raise ConfigError(f"{where}: a level is listed twice")
+        if self.range is not None:
+            if self.type not in ("number", "integer", "date"):
+                raise ConfigError(f"{where}: a {self.type} has no range")
+            if not self.range[0] <= self.range[1]:
+                raise ConfigError(f"{where}: range must be [least, greatest], got {list(self.range)}")
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its values are ordered numbers."""
+        return self.type in ("number", "integer", "date")
+
+    @property
+    def category_levels(self) -> tuple[str, ...] | None:
+        """Levels of a category or a boolean; None for other types."""
+        return BOOLEAN_LEVELS if self.type == "boolean" else self.levels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What the sites of a study agreed that their tables hold.
+
+    Attributes:
+        variables: the columns that an analysis may use.
+        patient: the column that tells patients apart; None where a row is a patient.
+        is_inferred: made from the tables at hand rather than agreed on.
+    """
+
+    variables: tuple[Variable, ...]
+    patient: str | None = None
+    is_inferred: bool = False
+
+    def __post_init__(self) -> None:
+        names = [variable.name for variable in self.variables]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise ConfigError(f"the contract lists {', '.join(map(repr, twice))} twice")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variables' names in order."""
+        return tuple(variable.name for variable in self.variables)
+
+    def variable(self, name: str, where: str = "analysis") -> Variable:
+        """The variable of this name.
+
+        Raises:
+            ConfigError: not in the contract; suggests near names.
+        """
+        for variable in self.variables:
+            if variable.name == name:
+                return variable
+        close = difflib.get_close_matches(name, self.names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it lists: {', '.join(self.names[:20])}"
+        raise ConfigError(f"{where}: the contract has no variable {name!r}; {hint}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the coordinator's half of an analysis knows before it asks anything."""
+
+    contract: Contract
+    sites: tuple[str, ...]

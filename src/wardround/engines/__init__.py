@@ -1,0 +1,1 @@
+"""What carries a workflow out. Knows no statistics."""

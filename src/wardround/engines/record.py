@@ -1,0 +1,158 @@
+"""The record of a run: every ask with its total, so that a run can be replayed, resumed and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from wardround.errors import LocalProtocolError
+from wardround.sums import Ask, Snapshot, Total, Workflow
+from wardround.sums.message import pack_ask
+from wardround.sums.parameters import digest
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One ask and its total.
+
+    Attributes:
+        number: counts the rounds of a run from 1.
+        ask: what was asked.
+        total: the sum over the sites that answered.
+        failures: by site that is not in the sum, the reason.
+        bytes_up: size of one site's encoded contribution (unit: bytes).
+        seconds: wall time of the round.
+    """
+
+    number: int
+    ask: Ask[Any]
+    total: Total[Any]
+    failures: Mapping[str, str]
+    bytes_up: int
+    seconds: float
+
+    @property
+    def bytes_down(self) -> int:
+        """Size of the ask as sent to one site (unit: bytes)."""
+        return len(pack_ask(self.ask))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What happened in a run.
+
+    Attributes:
+        run_id: tells runs apart.
+        workflow: the workflow's name.
+        version: its version.
+        sites: the roster.
+        rounds: in order; those before the snapshot may have been forgotten.
+        snapshot: the last one that the workflow offered.
+        rounds_before_snapshot: number of the last round before it.
+    """
+
+    run_id: str
+    workflow: str
+    version: int
+    sites: tuple[str, ...]
+    rounds: tuple[Round, ...] = ()
+    snapshot: Snapshot | None = None
+    rounds_before_snapshot: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all rounds."""
+        return sum(round_.seconds for round_ in self.rounds)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of encoded contributions that one site sent over all rounds."""
+        return sum(round_.bytes_up for round_ in self.rounds)
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """By site that was missing from some total: when, and why."""
+        missing: dict[str, str] = {}
+        for round_ in self.rounds:
+            for site, reason in round_.failures.items():
+                missing.setdefault(site, f"from round {round_.number}: {reason}")
+        return missing
+
+    def with_round(self, round_: Round) -> RunRecord:
+        """The record with one more round."""
+        return dataclasses.replace(self, rounds=(*self.rounds, round_))
+
+    def with_snapshot(self, snapshot: Snapshot) -> RunRecord:
+        """The record with a newer snapshot."""
+        last = self.rounds[-1].number if self.rounds else 0
+        return dataclasses.replace(self, snapshot=snapshot, rounds_before_snapshot=last)
+
+    def since_snapshot(self) -> RunRecord:
+        """The record without the rounds that its snapshot makes unnecessary for resuming."""
+        kept = tuple(r for r in self.rounds if r.number > self.rounds_before_snapshot)
+        return dataclasses.replace(self, rounds=kept)
+
+
+class Playback:
+    """Feeds a record's totals to a workflow for as long as its asks are the recorded ones.
+
+    Raises:
+        LocalProtocolError: the record is of another workflow, version or roster.
+    """
+
+    def __init__(self, record: RunRecord, workflow: Workflow[Any], sites: tuple[str, ...]) -> None:
+        recorded = (record.workflow, record.version, record.sites)
+        if recorded != (workflow.name, workflow.type.version, sites):
+            raise LocalProtocolError(
+                f"the record is of {record.workflow} version {record.version} at {', '.join(record.sites)}; "
+                "replay it with the same workflow and sites"
+            )
+        self.state = record.snapshot.state if record.snapshot else None
+        first = record.rounds_before_snapshot if record.snapshot else 0
+        self._left = [round_ for round_ in record.rounds if round_.number > first]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all recorded totals have been used."""
+        return not self._left
+
+    def total(self, ask: Ask[Any]) -> Total[Any]:
+        """The recorded total of this ask.
+
+        Raises:
+            LocalProtocolError: the workflow asks something else than it did when it was recorded.
+        """
+        recorded = self._left.pop(0)
+        if digest(pack_ask(ask)) != digest(pack_ask(recorded.ask)):
+            raise LocalProtocolError(
+                f"round {recorded.number}: the workflow asks something else than the record holds; "
+                "replay it with the same version, options and contract"
+            )
+        return recorded.total
+
+
+def replay(workflow: Workflow[R], setting: Any, record: RunRecord) -> R:
+    """Run a workflow on recorded totals alone: no site is asked.
+
+    Raises:
+        LocalProtocolError: the record is of another run, or ends before the workflow does.
+    """
+    playback = Playback(record, workflow, setting.sites)
+    steps = workflow.steps(setting, playback.state)
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        if isinstance(step, Snapshot):
+            answer = None
+        elif playback.is_over:
+            raise LocalProtocolError("the record ends before the workflow does; resume it instead")
+        else:
+            answer = playback.total(step)

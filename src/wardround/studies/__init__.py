@@ -1,0 +1,1 @@
+"""Study files: what sites are asked to approve."""

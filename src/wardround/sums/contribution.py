@@ -1,0 +1,277 @@
+"""What a site adds to a sum: a frozen dataclass whose fields say how each may be added.
+
+    class Moments(Contribution):
+        total: Array = exact("num_columns")
+        num_patients: int = people()
+
+A declaration gives the codec and every protection what they need, without looking at a value: whether a
+field is summed exactly or within a clip bound, its shape, and whether it counts people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.errors import ContributionError
+
+Size: TypeAlias = str | int
+Symbols: TypeAlias = Mapping[str, float]
+
+_DECLARATION = "wardround.declaration"
+MAX_ELEMENTS = 2**31
+"""Largest number of elements of one field (unit: elements)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Real numbers, summed in 128-bit fixed point with 64 fractional bits."""
+
+    shape: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Counts of people or of their records: integers >= 0, summed exactly; disclosure rules apply."""
+
+    shape: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A vector whose Euclidean norm is clipped to `clip_norm`, sent in `bits` bits an element.
+
+    `clip_norm` and `bits` may be names, which the site function's `symbols` give values to.
+    """
+
+    shape: tuple[Size, ...]
+    clip_norm: str | float
+    bits: Size
+
+
+Declaration: TypeAlias = Exact | People | Bounded
+
+
+def exact(*shape: Size) -> Any:
+    """Declare a field of real numbers of this shape (names are bound by the site function's `symbols`)."""
+    return dataclasses.field(metadata={_DECLARATION: Exact(shape)})
+
+
+def people(*shape: Size) -> Any:
+    """Declare a field of counts of people or records of this shape."""
+    return dataclasses.field(metadata={_DECLARATION: People(shape)})
+
+
+def bounded(*shape: Size, clip_norm: str | float, bits: Size) -> Any:
+    """Declare a field clipped to Euclidean norm `clip_norm` and rounded to `bits` bits an element."""
+    return dataclasses.field(metadata={_DECLARATION: Bounded(shape, clip_norm, bits)})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(exact, people, bounded))
+class Contribution:
+    """Base of all contributions; a subclass is made a frozen, keyword-only dataclass.
+
+    Guarantees:
+        addition_is_fieldwise: `a + b` adds each field and changes neither operand.
+    """
+
+    declarations: ClassVar[Mapping[str, Declaration]] = {}
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        declarations: dict[str, Declaration] = {}
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # the line above made it one
+            declaration = field.metadata.get(_DECLARATION)
+            if declaration is None:
+                raise TypeError(
+                    f"{cls.__name__}.{field.name} has no declaration; write "
+                    f"`{field.name}: ... = exact()`, `people()` or `bounded(...)`"
+                )
+            declarations[field.name] = declaration
+        if not declarations:
+            raise TypeError(f"{cls.__name__} declares no field")
+        cls.declarations = declarations
+
+    def __add__(self, other: Self) -> Self:
+        if type(other) is not type(self):
+            raise TypeError(f"cannot add {type(other).__name__} to {type(self).__name__}")
+        total: dict[str, Any] = {}
+        for name in self.declarations:
+            mine, others = getattr(self, name), getattr(other, name)
+            if np.shape(mine) != np.shape(others):
+                raise ValueError(f"{name} has shape {np.shape(mine)} on the left and {np.shape(others)} on the right")
+            total[name] = mine + others
+        return type(self)(**total)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldLayout:
+    """One field's place in the flattened contribution, all names bound."""
+
+    name: str
+    declaration: Declaration
+    shape: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A contribution's numbers by kind, in the layout's order: what the codec encodes."""
+
+    exact: NDArray[np.float64]
+    people: NDArray[np.int64]
+    bounded: tuple[NDArray[np.floating[Any]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a contribution's fields lie in the flat vectors. Site and coordinator derive the same one from an ask."""
+
+    contribution: type[Contribution]
+    exact: tuple[FieldLayout, ...]
+    people: tuple[FieldLayout, ...]
+    bounded: tuple[FieldLayout, ...]
+
+    @property
+    def num_exact(self) -> int:
+        """Number of elements summed in 128-bit fixed point."""
+        return sum(field.size for field in self.exact)
+
+    @property
+    def num_people(self) -> int:
+        """Number of counts."""
+        return sum(field.size for field in self.people)
+
+    def flatten(self, contribution: object) -> Flat:
+        """Check a contribution against this layout and lay its numbers out.
+
+        Raises:
+            ContributionError: wrong type, shape or dtype, NaN, infinity or a negative count; names the field.
+        """
+        if type(contribution) is not self.contribution:
+            raise ContributionError(
+                f"expected a {self.contribution.__name__}, the site function returned {type(contribution).__name__}"
+            )
+        return Flat(
+            exact=_join([self._reals(contribution, field) for field in self.exact], np.float64),
+            people=_join([self._counts(contribution, field) for field in self.people], np.int64),
+            bounded=tuple(self._vector(contribution, field) for field in self.bounded),
+        )
+
+    def unflatten(self, flat: Flat) -> Contribution:
+        """The inverse of `flatten`, for a total."""
+        values: dict[str, Any] = {}
+        for fields, vector in ((self.exact, flat.exact), (self.people, flat.people)):
+            start = 0
+            for field in fields:
+                part: Any = vector[start : start + field.size]
+                start += field.size
+                values[field.name] = part.reshape(field.shape) if field.shape else part[0].item()
+        for field, vector_ in zip(self.bounded, flat.bounded, strict=True):
+            values[field.name] = vector_.reshape(field.shape)
+        return self.contribution(**values)
+
+    def _label(self, field: FieldLayout) -> str:
+        return f"{self.contribution.__name__}.{field.name}"
+
+    def _array(self, contribution: Contribution, field: FieldLayout, kinds: str) -> NDArray[Any]:
+        array = np.asarray(getattr(contribution, field.name))
+        if array.dtype.kind not in kinds:
+            raise ContributionError(f"{self._label(field)} holds {array.dtype}, which its declaration does not allow")
+        if array.shape != field.shape:
+            raise ContributionError(f"{self._label(field)} must have shape {field.shape}, got {array.shape}")
+        return array
+
+    def _reals(self, contribution: Contribution, field: FieldLayout) -> NDArray[np.float64]:
+        vector = self._array(contribution, field, "fiu").astype(np.float64, copy=False).ravel()
+        # One reduction finds NaN and infinity alike: both survive multiplication by zero as NaN.
+        if not np.isfinite(vector).all():
+            what = "NaN" if np.isnan(vector).any() else "infinity"
+            raise ContributionError(f"{self._label(field)} contains {what}")
+        return vector
+
+    def _counts(self, contribution: Contribution, field: FieldLayout) -> NDArray[np.int64]:
+        vector = self._array(contribution, field, "iu").ravel()
+        if vector.size and vector.min() < 0:
+            raise ContributionError(f"{self._label(field)} counts people and contains a negative number")
+        if vector.size and vector.max() > np.iinfo(np.int64).max:
+            raise ContributionError(f"{self._label(field)} contains a count over 2^63")
+        return vector.astype(np.int64, copy=False)
+
+    def _vector(self, contribution: Contribution, field: FieldLayout) -> NDArray[np.floating[Any]]:
+        vector = self._array(contribution, field, "f").ravel()
+        if not np.isfinite(vector @ vector if vector.size < 1024 else vector).all():
+            if np.isfinite(vector).all():
+                raise ContributionError(f"{self._label(field)} overflows: its squared norm is not finite")
+            raise ContributionError(f"{self._label(field)} contains NaN or infinity")
+        return vector
+
+    def field_at(self, kind: str, index: int) -> str:
+        """Name of the field that holds element `index` of the flat vector of `kind` ("exact" or "people")."""
+        for field in self.exact if kind == "exact" else self.people:
+            if index < field.size:
+                return self._label(field)
+            index -= field.size
+        raise IndexError(index)
+
+
+def _join(parts: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def layout_of(contribution: type[Contribution], symbols: Symbols) -> Layout:
+    """The layout of a contribution type with the names in its declarations bound by `symbols`.
+
+    Raises:
+        ContributionError: a name is not bound, or its value is out of range.
+    """
+    return _layout_of(contribution, tuple(sorted(symbols.items())))  # type: ignore[arg-type]  # a class is hashable
+
+
+@lru_cache(maxsize=256)
+def _layout_of(contribution: type[Contribution], symbols: tuple[tuple[str, float], ...]) -> Layout:
+    bound = dict(symbols)
+    fields: dict[type, list[FieldLayout]] = {Exact: [], People: [], Bounded: []}
+    for name, declaration in contribution.declarations.items():
+        label = f"{contribution.__name__}.{name}"
+        shape = tuple(_size(size, bound, label) for size in declaration.shape)
+        size = int(np.prod(shape, dtype=object)) if shape else 1
+        if size > MAX_ELEMENTS:
+            raise ContributionError(f"{label} would have {size} elements; the limit is {MAX_ELEMENTS}")
+        if isinstance(declaration, Bounded):
+            declaration = _bind_bounds(declaration, bound, label)
+        fields[type(declaration)].append(FieldLayout(name, declaration, shape, size))
+    return Layout(contribution, tuple(fields[Exact]), tuple(fields[People]), tuple(fields[Bounded]))
+
+
+def _value(value: str | float, bound: Mapping[str, float], label: str) -> float:
+    if not isinstance(value, str):
+        return value
+    if value not in bound:
+        raise ContributionError(f"{label} needs a value for {value!r}; the symbols given are {sorted(bound)}")
+    return bound[value]
+
+
+def _size(value: Size, bound: Mapping[str, float], label: str) -> int:
+    size = _value(value, bound, label)
+    if size != int(size) or size < 0:
+        raise ContributionError(f"{label}: a size must be a whole number >= 0, got {value}={size}")
+    return int(size)
+
+
+def _bind_bounds(declaration: Bounded, bound: Mapping[str, float], label: str) -> Bounded:
+    clip_norm = float(_value(declaration.clip_norm, bound, label))
+    bits = _size(declaration.bits, bound, label)
+    if not (np.isfinite(clip_norm) and clip_norm > 0):
+        raise ContributionError(f"{label}: clip_norm must be positive and finite, got {clip_norm}")
+    if not 4 <= bits <= 32:
+        raise ContributionError(f"{label}: bits must be in [4, 32], got {bits}")
+    return Bounded(declaration.shape, clip_norm, bits)

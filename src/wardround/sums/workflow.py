@@ -1,0 +1,65 @@
+"""Ask every site, receive the sum: the loop that every analysis is.
+
+A workflow is a generator. It yields `Ask`, is sent `Total`, and returns its result; in between it may offer
+a `Snapshot`. It does no IO, keeps no clock and draws no randomness of its own, so an engine may run it,
+replay it from a record, or resume it after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from wardround.sums.contribution import Contribution, Layout
+    from wardround.sums.vocabulary import SiteFunction
+
+P = ParamSpec("P")
+C = TypeVar("C", bound="Contribution")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[C]):
+    """A site function with its arguments, to be computed by every site and summed."""
+
+    function: SiteFunction[..., C]
+    arguments: Mapping[str, Any]
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that every contribution to this ask must have."""
+        return self.function.layout(self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Total(Generic[C]):
+    """The sum over the sites that answered, and which these were."""
+
+    sum: C
+    sites: tuple[str, ...]
+
+    @property
+    def num_sites(self) -> int:
+        """How many sites are in the sum."""
+        return len(self.sites)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state from which the workflow can start again; totals before it need not be kept.
+
+    `state` is a frozen dataclass of numbers, strings, tuples and `Array`s.
+    """
+
+    state: Any
+
+
+Steps: TypeAlias = Generator[Ask[Any] | Snapshot, Any, R]
+"""What a workflow is: yields asks and snapshots, is sent totals (None for a snapshot), returns R."""
+
+
+def ask(function: SiteFunction[P, C], /, *args: P.args, **kwargs: P.kwargs) -> Generator[Ask[C], Total[C], Total[C]]:
+    """Yield one ask and return its total, typed; used with `yield from`."""
+    return (yield Ask(function, function.parameters.bind(args, kwargs)))
