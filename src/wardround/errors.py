@@ -22,6 +22,8 @@
 A wrong argument to a Python function stays `ValueError` or `TypeError`.
 """
 
+from typing import Any
+
 
 class WardroundError(Exception):
     """Root of the tree above."""
@@ -36,7 +38,11 @@ class DataError(WardroundError):
 
 
 class ContractError(DataError):
-    """A table does not fit the data contract."""
+    """A table does not fit the data contract; `reports` says how, site by site."""
+
+    def __init__(self, message: str, *, reports: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.reports = reports
 
 
 class ModelError(DataError):

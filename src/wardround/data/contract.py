@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from wardround.errors import ConfigError
@@ -70,17 +72,23 @@ class Contract:
         variables: the columns that an analysis may use.
         patient: the column that tells patients apart; None where a row is a patient.
         is_inferred: made from the tables at hand rather than agreed on.
+        left_out: columns that inference could not make a variable of, each with the reason.
+        description: what the tables are, for people.
     """
 
     variables: tuple[Variable, ...]
     patient: str | None = None
     is_inferred: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
+    description: str | None = None
+    _by_name: Mapping[str, Variable] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names = [variable.name for variable in self.variables]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        counts = Counter(variable.name for variable in self.variables)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
-            raise ConfigError(f"the contract lists {', '.join(map(repr, twice))} twice")
+            raise ConfigError(f"the contract lists {', '.join(map(repr, twice[:20]))} twice; keep one of each")
+        object.__setattr__(self, "_by_name", {variable.name: variable for variable in self.variables})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,9 +101,11 @@ class Contract:
         Raises:
             ConfigError: not in the contract; suggests near names.
         """
-        for variable in self.variables:
-            if variable.name == name:
-                return variable
+        if name in self._by_name:
+            return self._by_name[name]
+        reason = dict(self.left_out).get(name)
+        if reason:
+            raise ConfigError(f"{where}: the contract has no variable {name!r}; it was left out: {reason}")
         close = difflib.get_close_matches(name, self.names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"it lists: {', '.join(self.names[:20])}"
         raise ConfigError(f"{where}: the contract has no variable {name!r}; {hint}")
