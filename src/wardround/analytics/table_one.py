@@ -1,0 +1,224 @@
+"""Table 1 as it is printed: rounded numbers, small counts hidden."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wardround.analytics.description import ColumnSummary, DescribeResult, VariableSummary
+from wardround.analytics.quantiles import Quantile
+from wardround.analytics.small_cells import hidden_cells, hidden_sizes
+
+EVERYBODY = "everybody"
+HIDDEN = "hidden"
+_QUARTILES = (0.25, 0.5, 0.75)
+_EPOCH = datetime.date(1970, 1, 1)
+_DAYS_OF_DATES = 700_000
+"""Days from the epoch that a calendar date can be written for (years 54 to 3886)."""
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    variable: str
+    level: str
+    cells: tuple[str, ...]
+    p_value: str = ""
+    test: str = ""
+    difference: str = ""
+
+
+def table_frame(result: DescribeResult) -> pd.DataFrame:
+    """Rows (variable, level), a column for everybody and each group, then P value, test and SMD if grouped."""
+    rows = list(_rows(result))
+    index = pd.MultiIndex.from_tuples([(row.variable, row.level) for row in rows], names=["variable", "level"])
+    columns = [EVERYBODY, *result.groups]
+    if len(result.groups) > 1:
+        cells = [(*row.cells, row.p_value, row.test, row.difference) for row in rows]
+        columns += ["P value", "test", "SMD" if len(result.groups) == 2 else "largest |SMD|"]
+    else:
+        cells = [row.cells for row in rows]
+    return pd.DataFrame(cells, index=index, columns=columns)
+
+
+def table_text(result: DescribeResult) -> str:
+    """The frame with a heading, aligned, and notes on how to read it."""
+    frame = table_frame(result)
+    lines = [["", "", *frame.columns]]
+    previous = None
+    for (variable, level), *cells in frame.itertuples(name=None):
+        lines.append([variable if variable != previous else "", level, *cells])
+        previous = variable
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    rule = "-" * max(map(len, text))
+    return "\n".join([_heading(result), rule, text[0], rule, *text[1:], rule, *_notes(result, frame)]) + "\n"
+
+
+def _heading(result: DescribeResult) -> str:
+    num_sites = len(result.sites)
+    sites = f"{num_sites} site{'s' * (num_sites != 1)}"
+    if num_sites <= 8:
+        sites += f" ({', '.join(result.sites)})"
+    return f"Table 1{f' by {result.by}' if result.by else ''}: {result.num_records} records at {sites}"
+
+
+def _notes(result: DescribeResult, frame: pd.DataFrame) -> Iterator[str]:
+    if result.num_ungrouped:
+        size = _count(result.num_ungrouped, 0 < result.num_ungrouped < result.minimum_cell, result.minimum_cell)
+        yield f"{size} records without {result.by} are left out."
+    yield "Percentages are of the records with a value. Quantiles from counts: ± is their error bound where it shows."
+    if (frame == HIDDEN).any(axis=None) or frame.apply(lambda column: column.str.startswith("<")).any(axis=None):
+        yield f"Counts from 1 to {result.minimum_cell - 1} are hidden, and others that would give them back."
+
+
+def _rows(result: DescribeResult) -> Iterator[_Row]:
+    least = result.minimum_cell
+    size_is_hidden = hidden_sizes(np.array(result.num_by_group, np.int64), least)
+    sizes_hidden = (False, *size_is_hidden.tolist())
+    sizes = zip((result.num_records, *result.num_by_group), sizes_hidden, strict=True)
+    yield _Row(variable="n", level="", cells=tuple(_count(size, is_hidden, least) for size, is_hidden in sizes))
+    for variable in result.variables:
+        hidden = _hidden(variable, size_is_hidden, least)
+        if variable.is_numeric:
+            body = _numeric_rows(variable, least)
+        else:
+            body = _level_rows(variable, hidden, sizes_hidden, least)
+        label = variable.variable + (f", {variable.unit}" if variable.unit else "")
+        p_value, test = (_p_value(variable.test.p_value), variable.test.name) if variable.test else ("", "")
+        difference = _difference(variable)
+        for level, cells in [*body, *_missing_row(variable, hidden[-1], least)]:
+            yield _Row(variable=label, level=level, cells=cells, p_value=p_value, test=test, difference=difference)
+            p_value = test = difference = ""  # on the variable's first row only
+
+
+def _hidden(variable: VariableSummary, size_is_hidden: Mask, minimum_cell: int) -> Mask:
+    """Hidden cells of the levels (of a number: of having a value) and, last, of the missing; by column."""
+    is_grouped = len(variable.columns) > 1
+    counts = np.array(
+        [
+            [*([level.count for level in column.levels] or [column.num_values]), column.num_missing]
+            for column in variable.columns[is_grouped:]
+        ],
+        np.int64,
+    ).T
+    if not is_grouped:
+        return hidden_cells(counts, np.zeros(1, bool), minimum_cell)[:, :1]
+    return hidden_cells(counts, size_is_hidden, minimum_cell)
+
+
+def _numeric_rows(variable: VariableSummary, minimum_cell: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    few = _has_too_few(variable.columns, minimum_cell)
+    shown = [None if is_few else column for column, is_few in zip(variable.columns, few, strict=True)]
+    formatter = _Formatter.of(variable)
+    yield "mean (SD)", tuple(HIDDEN if column is None else formatter.mean(column) for column in shown)
+    probabilities = tuple(quantile.probability for quantile in variable.columns[0].quantiles)
+    if probabilities:
+        cells = tuple(HIDDEN if column is None else formatter.quantiles(column.quantiles) for column in shown)
+        is_usual = probabilities == _QUARTILES
+        yield "median [Q1, Q3]" if is_usual else f"quantiles {', '.join(f'{p:g}' for p in probabilities)}", cells
+
+
+def _has_too_few(columns: tuple[ColumnSummary, ...], minimum_cell: int) -> list[bool]:
+    """Where mean and spread would be those of very few people, or would tell them by difference to everybody's."""
+    few = [0 < column.num_values < minimum_cell for column in columns]
+    if sum(few[1:]) == 1:
+        others = [i for i in range(1, len(columns)) if not few[i] and columns[i].num_values]
+        if others:
+            few[min(others, key=lambda i: columns[i].num_values)] = True
+    return few
+
+
+def _level_rows(
+    variable: VariableSummary, hidden: Mask, sizes_hidden: tuple[bool, ...], minimum_cell: int
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for index in range(len(variable.columns[0].levels)):
+        cells = []
+        for number, column in enumerate(variable.columns):
+            level = column.levels[index]
+            text = _count(level.count, bool(hidden[index, number]), minimum_cell)
+            percent = column.percent(level)
+            # A share tells the number it is a share of, and with it how many are missing.
+            if percent is not None and not (hidden[[index, -1], number].any() or sizes_hidden[number]):
+                text += f" ({percent:.1f})"
+            cells.append(text)
+        yield variable.columns[0].levels[index].level, tuple(cells)
+
+
+def _missing_row(variable: VariableSummary, hidden: Mask, minimum_cell: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if any(column.num_missing for column in variable.columns):
+        pairs = zip(variable.columns, hidden, strict=True)
+        yield "missing", tuple(_count(column.num_missing, bool(is_hidden), minimum_cell) for column, is_hidden in pairs)
+
+
+def _count(count: int, is_hidden: bool, minimum_cell: int) -> str:
+    if not is_hidden:
+        return str(count)
+    return f"<{minimum_cell}" if count < minimum_cell else HIDDEN
+
+
+def _p_value(p_value: float) -> str:
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _difference(variable: VariableSummary) -> str:
+    is_pair = len(variable.differences) == 1
+    value = variable.differences[0].value if is_pair else variable.largest_difference
+    return "" if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Formatter:
+    """Numbers of one variable with as many decimals as its spread calls for."""
+
+    decimals: int | None
+    is_date: bool
+
+    @classmethod
+    def of(cls, variable: VariableSummary) -> _Formatter:
+        column = variable.columns[0]
+        spread = column.sd or abs(column.mean or 0.0) or 1.0
+        largest = max(abs(column.mean or 0.0), spread)
+        decimals = min(6, max(1, 1 - math.floor(math.log10(spread))))
+        # Very large and very small numbers are written with exponents.
+        return cls(decimals if spread >= 1e-4 and largest < 1e7 else None, variable.type == "date")
+
+    def number(self, value: float) -> str:
+        return f"{value:.5g}" if self.decimals is None else f"{value:.{self.decimals}f}"
+
+    def place(self, value: float) -> str:
+        """A position on the variable's scale: dates as dates."""
+        if self.is_date and abs(value) < _DAYS_OF_DATES:
+            return str(_EPOCH + datetime.timedelta(days=round(value)))
+        return self.number(value)
+
+    def mean(self, column: ColumnSummary) -> str:
+        if column.mean is None:
+            return ""
+        deviation = "" if column.sd is None else f" ({self.number(column.sd)}{' days' * self.is_date})"
+        return self.place(column.mean) + deviation
+
+    def quantiles(self, quantiles: tuple[Quantile, ...]) -> str:
+        texts = [self._quantile(quantile) for quantile in quantiles]
+        if not all(texts):
+            return ""
+        if tuple(quantile.probability for quantile in quantiles) == _QUARTILES:
+            return f"{texts[1]} [{texts[0]}, {texts[2]}]"
+        return ", ".join(texts)
+
+    def _quantile(self, quantile: Quantile) -> str:
+        if quantile.value is None or quantile.bound is None:
+            return ""
+        if self.is_date:
+            visible = 0.5
+        elif self.decimals is None:
+            visible = 5e-5 * abs(quantile.value)
+        else:
+            visible = 0.5 * 10.0**-self.decimals
+        return self.place(quantile.value) + (f"±{quantile.bound:.1g}" if quantile.bound > visible else "")
