@@ -1,0 +1,62 @@
+"""Forest plots: estimates with intervals, one a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from wardround.analytics.glm_result import GLMResult
+
+INK = "#1f2933"
+ACCENT = "#0072b2"  # blue of the Okabe-Ito palette, which colour-blind readers tell apart
+MAX_ROWS = 60
+"""Most coefficients that a forest plot shows."""
+_RATIO_NAMES = {"logit": "Odds ratio", "log": "Ratio of means"}
+
+
+def forest_plot(result: GLMResult) -> Figure:
+    """Coefficients with intervals, the intercept left out; ratios on a logarithmic axis for logit and log links.
+
+    Needs matplotlib (the extra `report`).
+    """
+    from matplotlib.figure import Figure
+
+    rows = [term for term in result.terms if term.term != "Intercept"][:MAX_ROWS]
+    is_ratio = result.link in _RATIO_NAMES
+    scale = np.exp if is_ratio else np.asarray
+    figure = Figure(figsize=(7.2, 0.34 * max(len(rows), 1) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(rows))[::-1]
+    with np.errstate(over="ignore"):
+        estimates = scale(np.array([row.estimate for row in rows], float))
+        lows = scale(np.array([row.low for row in rows], float))
+        highs = scale(np.array([row.high for row in rows], float))
+    axes.hlines(places, lows, highs, color=ACCENT, linewidth=1.6)
+    axes.plot(estimates, places, "s", color=ACCENT, markersize=5)
+    axes.axvline(1.0 if is_ratio else 0.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    if is_ratio and len(rows):
+        axes.set_xscale("log")
+    _label(axes, rows, places)
+    name = _RATIO_NAMES.get(result.link, "Coefficient")
+    axes.set_xlabel(f"{name} ({result.confidence:.0%} interval)", color=INK)
+    return figure
+
+
+def _label(axes: Any, rows: list[Any], places: Any) -> None:
+    """Terms on the left, no frame: the reader's eye should meet the intervals."""
+    axes.set_yticks(places, [_shorten(row.term) for row in rows])
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.tick_params(axis="y", length=0, colors=INK)
+    axes.tick_params(axis="x", colors=INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _shorten(term: str) -> str:
+    # A dollar sign would be read as mathematics.
+    text = term if len(term) <= 40 else term[:37] + "..."
+    return text.replace("$", r"\$")

@@ -1,0 +1,421 @@
+"""From a formula to a design, federatedly: levels that occur, centres and scales, knots, standardisation.
+
+Every regression begins with these asks. What a formula needs of the data (the mean that `center` subtracts,
+the knots of a spline, which levels occur anywhere) is computed over all sites together, so that the design
+is the one that the pooled data would have given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from wardround.analytics.design import (
+    AtSite,
+    Block,
+    Column,
+    Design,
+    Feature,
+    Frame,
+    Level,
+    Numeric,
+    SplineColumn,
+    complete_rows,
+    evaluate_blocks,
+    evaluate_expression,
+    evaluate_feature,
+)
+from wardround.analytics.expression import parse_expression
+from wardround.analytics.formula import (
+    CategoryFactor,
+    FormulaFactor,
+    FormulaPlan,
+    FormulaTerm,
+    NumericFactor,
+    SplineFactor,
+    plan_expression,
+    plan_formula,
+)
+from wardround.analytics.quantiles import quantiles
+from wardround.analytics.splines import num_spline_columns
+from wardround.data.contract import Setting
+from wardround.data.table import Table
+from wardround.errors import ConfigError, DataError, RankDeficiencyError
+from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
+
+MAX_COLUMNS = 2_000
+"""Widest design (unit: columns); its sums have a number for every pair of columns."""
+CONSTANT_SPREAD = 1e-13
+"""Spread, relative to the mean, up to which a column counts as constant."""
+SMALLEST_SCALE = 1e-15
+"""Variables whose values spread less than this cannot be summed exactly (unit: the variable's)."""
+
+
+class Census(Contribution):
+    """Records, complete records, missing values a required variable, complete records a level."""
+
+    num_records: int = people()
+    num_patients: int = people()
+    num_complete: int = people()
+    num_missing: Array = people("num_required")
+    num_with_level: Array = people("num_levels")
+
+
+@site_function(
+    "design.census",
+    version=1,
+    symbols=lambda required, levels: {"num_required": len(required), "num_levels": len(levels)},
+)
+def census(data: Table, required: tuple[str, ...], levels: tuple[Level, ...]) -> Census:
+    """Count records, missing values, and complete records by level."""
+    rows = complete_rows(data, required)
+    return Census(
+        num_records=data.num_records,
+        num_patients=data.num_patients,
+        num_complete=len(rows),
+        num_missing=np.array([int(data.is_missing(name).sum()) for name in required], np.int64),
+        num_with_level=np.array([int(evaluate_feature(data, level, rows).sum()) for level in levels], np.int64),
+    )
+
+
+class Sums(Contribution):
+    """A sum for every expression or column."""
+
+    num_complete: int = people()
+    sums: Array = exact("num_sums")
+
+
+@site_function("design.expression_sums", version=1, symbols=lambda expressions, **_: {"num_sums": len(expressions)})
+def expression_sums(
+    data: Table, expressions: tuple[str, ...], centers: Array, power: int, required: tuple[str, ...]
+) -> Sums:
+    """Sum of `(expression - center) ** power` over complete records, for every expression."""
+    rows = complete_rows(data, required)
+    sums = [
+        float(((evaluate_expression(data, text, rows) - center) ** power).sum())
+        for text, center in zip(expressions, centers, strict=True)
+    ]
+    return Sums(num_complete=len(rows), sums=np.array(sums, np.float64))
+
+
+class ColumnSums(Contribution):
+    """Sums over complete records for every column of a design, and of the outcome."""
+
+    sums: Array = exact("num_columns")
+    absolute_sums: Array = exact("num_columns")
+    weight: float = exact()
+    outcome: float = exact()
+
+
+@site_function("design.column_sums", version=1, symbols=lambda design, frame: {"num_columns": design.num_columns})
+def column_sums(data: Table, design: Design, frame: Frame) -> ColumnSums:
+    """Sums of the standardised columns, of their absolute values, and of the weighted outcome."""
+    total = np.zeros((2, design.num_columns))
+    weight = outcome = 0.0
+    for block in evaluate_blocks(data, design, frame):
+        total += block.x.sum(axis=0), np.abs(block.x).sum(axis=0)
+        case_weight = block.frequency * block.precision
+        weight += float(case_weight.sum())
+        outcome += float(case_weight @ block.y)
+    return ColumnSums(sums=total[0], absolute_sums=total[1], weight=weight, outcome=outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """A term of the formula with the design columns that code it."""
+
+    name: str
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A design ready for fitting.
+
+    Attributes:
+        design: standardised columns.
+        frame: rows and numbers beside the columns.
+        terms: the formula's terms.
+        has_intercept: whether the first column is the intercept.
+        outcome_name: what is modelled, in words.
+        outcome_mean: weighted mean of the outcome.
+        num_records: records at the sites.
+        num_complete: records used.
+        num_missing: by required variable, records in which it is missing.
+        notes: what the reader should know (levels that nobody has).
+    """
+
+    design: Design
+    frame: Frame
+    terms: tuple[Term, ...]
+    has_intercept: bool
+    outcome_name: str
+    outcome_mean: float
+    num_records: int
+    num_complete: int
+    num_missing: dict[str, int]
+    notes: tuple[str, ...]
+
+    def with_columns(self, kept: list[int]) -> Prepared:
+        """The same with only these columns of the design; terms keep what is left of theirs."""
+        place = {column: index for index, column in enumerate(kept)}
+        design = Design(
+            columns=tuple(self.design.columns[j] for j in kept),
+            center=self.design.center[kept],
+            scale=self.design.scale[kept],
+        )
+        terms = tuple(
+            Term(name=term.name, columns=tuple(place[j] for j in term.columns if j in place)) for term in self.terms
+        )
+        return replace(self, design=design, terms=terms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a regression uses beside its formula."""
+
+    offset: str | None = None
+    frequency_weights: str | None = None
+    variance_weights: str | None = None
+    also_required: tuple[str, ...] = ()
+    site_intercepts: bool = False
+
+
+def prepare(setting: Setting, formula: str, extras: Extras) -> Steps[Prepared]:
+    """Understand a formula and find, from sums, everything its design needs of the data.
+
+    Raises:
+        ConfigError: before anything is asked: the formula or another option is wrong.
+        DataError: no complete records, or numbers that cannot be summed.
+        RankDeficiencyError: `scale(x)` of a constant.
+    """
+    contract = setting.contract
+    plan = plan_formula(formula, contract)
+    outcome, outcome_name = _outcome(plan)
+    frame = _frame(plan, outcome, extras, setting)
+    levels = tuple(
+        Level(variable=factor.variable, level=level)
+        for factor in plan.factors
+        if isinstance(factor, CategoryFactor)
+        for level in factor.levels
+    )
+    counted = (yield from ask(census, frame.required, levels)).sum
+    num_missing = dict(zip(frame.required, (int(n) for n in counted.num_missing), strict=True))
+    if counted.num_complete == 0:
+        raise DataError(_nothing_left(num_missing, counted.num_records))
+    present = {level for level, count in zip(levels, counted.num_with_level, strict=True) if count}
+    means, deviations = yield from _constants(plan, frame)
+    knots = yield from _knots(plan, setting)
+    names: list[Term] = []
+    columns: list[Column] = []
+    for term in _terms(plan, setting, extras):
+        added = _columns(term, present, means, deviations, knots) if isinstance(term, FormulaTerm) else [term]
+        names.append(Term(name=term.name, columns=tuple(range(len(columns), len(columns) + len(added)))))
+        columns += added
+    if len(columns) > MAX_COLUMNS:
+        raise DataError(f"the design would have {len(columns)} columns; the limit is {MAX_COLUMNS}")
+    design, sums = yield from _standardise(tuple(columns), frame, counted.num_complete, plan.has_intercept)
+    return Prepared(
+        design=design,
+        frame=frame,
+        terms=tuple(names),
+        has_intercept=plan.has_intercept,
+        outcome_name=outcome_name,
+        outcome_mean=sums.outcome / sums.weight,
+        num_records=counted.num_records,
+        num_complete=counted.num_complete,
+        num_missing=num_missing,
+        notes=_absent_levels(plan, present),
+    )
+
+
+def _outcome(plan: FormulaPlan) -> tuple[Feature, str]:
+    factor = plan.outcome
+    if isinstance(factor, CategoryFactor):
+        if len(factor.levels) != 2:
+            raise ConfigError(f"formula: the outcome {factor.name!r} has {len(factor.levels)} levels; it must have two")
+        return Level(variable=factor.variable, level=factor.levels[1]), f"{factor.name} = {factor.levels[1]}"
+    if isinstance(factor, SplineFactor) or factor.to_center:
+        raise ConfigError("formula: the outcome must be a variable or arithmetic, without center, scale or splines")
+    return Numeric(expression=factor.resolve({}, {})), factor.name
+
+
+def _frame(plan: FormulaPlan, outcome: Feature, extras: Extras, setting: Setting) -> Frame:
+    contract = setting.contract
+    used = dict.fromkeys(name for factor in (plan.outcome, *plan.factors) for name in _variables(factor))
+    if extras.offset is not None:
+        plan_expression(extras.offset, contract, "offset")
+        used |= dict.fromkeys(parse_expression(extras.offset).variables)
+    for option in ("frequency_weights", "variance_weights"):
+        name = getattr(extras, option)
+        if name is not None:
+            if not contract.variable(name, option).is_numeric:
+                raise ConfigError(f"{option}: variable {name!r} is not a number")
+            used[name] = None
+    used |= dict.fromkeys(extras.also_required)
+    return Frame(
+        outcome=outcome,
+        offset=extras.offset,
+        frequency_weights=extras.frequency_weights,
+        variance_weights=extras.variance_weights,
+        required=tuple(used),
+    )
+
+
+def _variables(factor: FormulaFactor) -> tuple[str, ...]:
+    match factor:
+        case CategoryFactor():
+            return (factor.variable,)
+        case SplineFactor():
+            return parse_expression(factor.expression).variables
+        case NumericFactor():
+            stand_ins = dict.fromkeys(factor.to_center, 0.0)
+            return parse_expression(factor.resolve(stand_ins, dict.fromkeys(factor.to_scale, 1.0))).variables
+
+
+def _nothing_left(num_missing: dict[str, int], num_records: int) -> str:
+    if num_records == 0:
+        return "no site has any record"
+    empty = [name for name, count in num_missing.items() if count == num_records]
+    culprit = f"; missing everywhere: {', '.join(empty)}" if empty else ""
+    return f"no record is complete in {', '.join(num_missing)}{culprit}; drop variables that are mostly missing"
+
+
+def _absent_levels(plan: FormulaPlan, present: set[Level]) -> tuple[str, ...]:
+    notes = []
+    for factor in plan.factors:
+        if isinstance(factor, CategoryFactor):
+            absent = [v for v in factor.levels if Level(variable=factor.variable, level=v) not in present]
+            if absent and not factor.variable.isdigit():
+                shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+                notes.append(f"{factor.name}: no complete record at any site has level {shown}; left out")
+    return tuple(notes)
+
+
+def _constants(plan: FormulaPlan, frame: Frame) -> Steps[tuple[dict[str, float], dict[str, float]]]:
+    """Means and standard deviations (n - 1) that `center` and `scale` need, by expression."""
+    numeric = [factor for factor in plan.factors if isinstance(factor, NumericFactor)]
+    texts = tuple(dict.fromkeys(text for factor in numeric for text in factor.to_center))
+    if not texts:
+        return {}, {}
+    first = (yield from ask(expression_sums, texts, np.zeros(len(texts)), 1, frame.required)).sum
+    centers = first.sums / first.num_complete
+    means = {text: float(center) for text, center in zip(texts, centers, strict=True)}
+    scaled = tuple(dict.fromkeys(text for factor in numeric for text in factor.to_scale))
+    if not scaled:
+        return means, {}
+    about = np.array([means[text] for text in scaled])
+    second = (yield from ask(expression_sums, scaled, about, 2, frame.required)).sum
+    if second.num_complete < 2 or second.sums.min() <= 0:
+        raise RankDeficiencyError(f"scale({scaled[int(second.sums.argmin())]}): the values are constant")
+    deviations = np.sqrt(second.sums / (second.num_complete - 1))
+    return means, {text: float(deviation) for text, deviation in zip(scaled, deviations, strict=True)}
+
+
+def _knots(plan: FormulaPlan, setting: Setting) -> Steps[dict[str, tuple[float, ...]]]:
+    """Knots of every spline: given, or quantiles over all sites."""
+    knots: dict[str, tuple[float, ...]] = {}
+    for factor in plan.factors:
+        if isinstance(factor, SplineFactor):
+            knots[factor.name] = factor.knots or ()
+            if factor.knot_quantiles:
+                (variable,) = parse_expression(factor.expression).variables
+                wanted = quantiles(variables=(variable,), probabilities=factor.knot_quantiles)
+                found = (yield from wanted.steps(setting)).rows[0].quantiles
+                knots[factor.name] = tuple(quantile.value for quantile in found if quantile.value is not None)
+            values = knots[factor.name]
+            if len(set(values)) < len(values):
+                raise DataError(f"{factor.name}: two of its knots coincide, as many values are equal; use fewer knots")
+    return knots
+
+
+def _terms(plan: FormulaPlan, setting: Setting, extras: Extras) -> list[FormulaTerm | Column]:
+    sites = setting.sites if not plan.has_intercept else setting.sites[1:]
+    at_sites = [
+        Column(name=f"site[T.{site}]" if plan.has_intercept else f"site[{site}]", features=(AtSite(site=site),))
+        for site in sites
+    ]
+    return [*plan.terms, *(at_sites if extras.site_intercepts else [])]
+
+
+def _columns(
+    term: FormulaTerm,
+    present: set[Level],
+    means: dict[str, float],
+    deviations: dict[str, float],
+    knots: dict[str, tuple[float, ...]],
+) -> list[Column]:
+    columns = []
+    for scoped in term.products:
+        choices = [_features(s.factor, s.is_reduced, present, means, deviations, knots) for s in scoped]
+        # The first factor's levels vary fastest.
+        for chosen in product(*reversed(choices)):
+            parts = list(reversed(chosen))
+            name = ":".join(label for label, _ in parts) or "Intercept"
+            columns.append(Column(name=name, features=tuple(feature for _, feature in parts)))
+    return columns
+
+
+def _features(
+    factor: FormulaFactor,
+    is_reduced: bool,
+    present: set[Level],
+    means: dict[str, float],
+    deviations: dict[str, float],
+    knots: dict[str, tuple[float, ...]],
+) -> list[tuple[str, Feature]]:
+    match factor:
+        case NumericFactor():
+            return [(factor.name, Numeric(expression=factor.resolve(means, deviations)))]
+        case CategoryFactor():
+            levels = [Level(variable=factor.variable, level=level) for level in factor.levels]
+            kept = [level for level in levels if level in present]
+            mark = "T." if is_reduced else ""
+            return [(f"{factor.name}[{mark}{level.level}]", level) for level in kept[int(is_reduced) :]]
+        case SplineFactor():
+            where = knots[factor.name]
+            return [
+                (
+                    f"{factor.name}[{j}]",
+                    SplineColumn(
+                        expression=factor.expression,
+                        basis=factor.basis,
+                        degree=factor.degree,
+                        knots=where,
+                        bounds=factor.bounds,
+                        column=j,
+                    ),
+                )
+                for j in range(num_spline_columns(factor.basis, factor.degree, len(where)))
+            ]
+
+
+def _standardise(
+    columns: tuple[Column, ...], frame: Frame, num_complete: int, has_intercept: bool
+) -> Steps[tuple[Design, ColumnSums]]:
+    """Centre the columns on their means (where an intercept takes that up) and scale them by their mean deviation."""
+    num_columns = len(columns)
+    raw = Design(columns=columns, center=np.zeros(num_columns), scale=np.ones(num_columns))
+    first = (yield from ask(column_sums, raw, frame)).sum
+    if not first.weight > 0:
+        raise DataError("the weights are 0 in all complete records")
+    is_intercept = np.array([column.features == () for column in columns], bool)
+    center = np.where(is_intercept, 0.0, first.sums / num_complete) if has_intercept else np.zeros(num_columns)
+    centered = replace(raw, center=center)
+    second = (yield from ask(column_sums, centered, frame)).sum if has_intercept else first
+    scale = second.absolute_sums / num_complete
+    # What remains of a constant after its rounded mean is taken off is rounding error, not spread. Such a column
+    # is left at its own size, so that it stands at zero and the check of the rank finds and names it.
+    is_constant = scale <= CONSTANT_SPREAD * np.abs(center)
+    tiny = [
+        column.name for column, s, c in zip(columns, scale, is_constant, strict=True) if s < SMALLEST_SCALE and not c
+    ]
+    if tiny:
+        raise DataError(f"{', '.join(tiny[:10])}: spreads less than {SMALLEST_SCALE:g}; use a smaller unit")
+    size = np.where(center == 0, 1.0, np.abs(center))
+    return replace(raw, center=center, scale=np.where(is_constant, size, scale)), first
+
+
+__all__ = ["Block", "Extras", "Prepared", "Term", "census", "column_sums", "expression_sums", "prepare"]
