@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from wardround.data.reading import clean_text, number_of
 from wardround.errors import ConfigError
 
 VariableType: TypeAlias = Literal["number", "integer", "category", "boolean", "date", "text"]
@@ -16,7 +17,7 @@ BOOLEAN_LEVELS = ("False", "True")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """One column.
+    """One column. Its name and levels are normalised to Unicode NFC and trimmed.
 
     Attributes:
         name: the column's name.
@@ -39,13 +40,17 @@ class Variable:
     description: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", clean_text(self.name))
+        if self.levels is not None:
+            object.__setattr__(self, "levels", tuple(clean_text(level) for level in self.levels))
         where = f"variable {self.name!r}"
         if self.type == "category" and not self.levels:
             raise ConfigError(f'{where}: a category needs its levels; write levels = ["...", ...]')
         if self.levels is not None:
             if self.type != "category":
                 raise ConfigError(f"{where}: only a category has levels, this is a {self.type}")
-            if len(set(self.levels)) != len(self.levels):
+            # "1" and "1.0" are one level to a table that stores numbers.
+            if len({_canonical(level) for level in self.levels}) != len(self.levels):
                 raise ConfigError(f"{where}: a level is listed twice")
         if self.range is not None:
             if self.type not in ("number", "integer", "date"):
@@ -62,6 +67,11 @@ class Variable:
     def category_levels(self) -> tuple[str, ...] | None:
         """Levels of a category or a boolean; None for other types."""
         return BOOLEAN_LEVELS if self.type == "boolean" else self.levels
+
+
+def _canonical(level: str) -> str | float:
+    number = number_of(level)
+    return level if number is None else number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +94,8 @@ class Contract:
     _by_name: Mapping[str, Variable] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.patient is not None:
+            object.__setattr__(self, "patient", clean_text(self.patient))
         counts = Counter(variable.name for variable in self.variables)
         twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:

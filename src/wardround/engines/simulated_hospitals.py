@@ -8,16 +8,22 @@ from typing import TypeAlias
 
 import pandas as pd
 
+from wardround.data.cohort import Cohort
 from wardround.data.contract import Contract, Setting
-from wardround.data.harmonise import Checked, TableBuilder, ViolationPolicy, check_size
+from wardround.data.harmonise import MAX_TABLE_BYTES, Checked, TableBuilder, ViolationPolicy, check_size
 from wardround.data.inference import Inference, infer_contract, profile
 from wardround.data.names import checked_name
 from wardround.data.reading import clean_text
 from wardround.data.report import ContractReport, refuse_misfits
+from wardround.data.sources.contract_file import read_contract
+from wardround.data.sources.files import file_source
+from wardround.data.sources.folder import tables_in
 from wardround.data.sources.frame import FrameSource
 from wardround.data.sources.source import Source
 from wardround.engines.simulation import Event, Progress, Simulation
-from wardround.errors import ConfigError
+from wardround.errors import ConfigError, DataError
+
+__all__ = ["TableLike", "check_tables", "infer", "simulate", "simulate_folder", "tables_in"]
 
 TableLike: TypeAlias = pd.DataFrame | str | Path | Source
 """What a site's table may be given as: a frame, the path of a CSV or Parquet file, or a source."""
@@ -28,6 +34,7 @@ def simulate(
     *,
     contract: Contract | str | Path | None = None,
     patient: str | None = None,
+    cohort: str | None = None,
     violations: ViolationPolicy = "refuse",
     minimum_sites: int | None = None,
     seed: int = 0,
@@ -39,8 +46,9 @@ def simulate(
 
     Args:
         tables: by site's name, its table.
-        contract: what every table must fit; None: inferred from all of them.
+        contract: what every table must fit, or the path of its TOML file; None: inferred from all tables.
         patient: the column that tells patients apart, where the contract is inferred.
+        cohort: which rows the work is on, as SQL writes it after WHERE (`wardround.data.cohort`); None: all.
         violations: whether values that break the contract are refused or count as missing.
         minimum_sites: as `Simulation`.
         seed: as `Simulation`.
@@ -50,18 +58,52 @@ def simulate(
 
     Raises:
         ContractError: a table does not fit; tells of all sites at once, and carries their reports.
-        ConfigError: a site's name or the contract is wrong.
+        ConfigError: a site's name, a path, the contract or the cohort is wrong.
         DataError: a table is malformed or too large.
+        StoreError: a file cannot be read.
+
+    Guarantees:
+        all_sites_are_checked_first: no table is worked on unless every table fits.
     """
     sources = _sources(tables)
     agreed = _infer(sources, patient).contract if contract is None else _contract(contract, patient)
+    chosen = None if cohort is None else Cohort.parse(cohort, agreed)
     checked = {site: _check(source, agreed, site, violations) for site, source in sources.items()}
     refuse_misfits(one.report for one in checked.values())
+    tables_held = {site: one.table for site, one in checked.items() if one.table is not None}
     return Simulation(
-        {site: one.table for site, one in checked.items()},
-        Setting(contract=agreed, sites=tuple(checked)),
+        {site: table if chosen is None else chosen.of(table) for site, table in tables_held.items()},
+        Setting(contract=agreed, sites=tuple(tables_held)),
         seed=seed,
         minimum_sites=minimum_sites,
+        script=script,
+        progress=progress,
+        shows_site_errors=shows_site_errors,
+    )
+
+
+def simulate_folder(
+    folder: str | Path,
+    *,
+    contract: Contract | str | Path | None = None,
+    patient: str | None = None,
+    cohort: str | None = None,
+    violations: ViolationPolicy = "refuse",
+    minimum_sites: int | None = None,
+    seed: int = 0,
+    script: Sequence[Event] = (),
+    progress: Callable[[Progress], None] | None = None,
+    shows_site_errors: bool = False,
+) -> Simulation:
+    """Hospitals in this process from a folder with one table a site, as `tables_in` finds them; else as `simulate`."""
+    return simulate(
+        tables_in(folder),
+        contract=contract,
+        patient=patient,
+        cohort=cohort,
+        violations=violations,
+        minimum_sites=minimum_sites,
+        seed=seed,
         script=script,
         progress=progress,
         shows_site_errors=shows_site_errors,
@@ -98,10 +140,16 @@ def _sources(tables: Mapping[str, TableLike]) -> dict[str, Source]:
 def _source(table: TableLike, site: str) -> Source:
     if isinstance(table, pd.DataFrame):
         return FrameSource(table, site)
+    if isinstance(table, str | Path):
+        return file_source(table, site)
+    if all(callable(getattr(table, method, None)) for method in ("names", "num_records", "chunks")):
+        return table
     raise TypeError(f"site {site!r}: a table must be a DataFrame, a path or a source, got {type(table).__name__}")
 
 
 def _contract(contract: Contract | str | Path, patient: str | None) -> Contract:
+    if isinstance(contract, str | Path):
+        contract = read_contract(contract)
     if not isinstance(contract, Contract):
         raise TypeError(f"contract must be a Contract or a path, got {type(contract).__name__}")
     if patient is not None and patient != contract.patient:
@@ -110,8 +158,20 @@ def _contract(contract: Contract | str | Path, patient: str | None) -> Contract:
 
 
 def _infer(sources: Mapping[str, Source], patient: str | None) -> Inference:
+    for site, source in sources.items():
+        _refuse_too_wide(source, site)
     profiles = {site: profile(source.chunks(), site) for site, source in sources.items()}
     return infer_contract(profiles, patient=None if patient is None else clean_text(patient))
+
+
+def _refuse_too_wide(source: Source, site: str) -> None:
+    """Before a long reading: all columns of this table would not fit into memory as numbers."""
+    num_records = source.num_records()
+    if num_records is not None and num_records * len(source.names()) * 8 > MAX_TABLE_BYTES:
+        raise DataError(
+            f"site {site!r}: all {len(source.names())} columns of {num_records} rows are over the limit of "
+            f"{MAX_TABLE_BYTES / 2**30:.0f} GiB; write a contract that lists the columns that the study needs"
+        )
 
 
 def _check(source: Source, contract: Contract, site: str, violations: ViolationPolicy) -> Checked:
