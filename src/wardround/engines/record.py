@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from wardround.errors import LocalProtocolError
 from wardround.sums import Ask, Snapshot, Total, Workflow
 from wardround.sums.message import pack_ask
-from wardround.sums.parameters import digest
 
 R = TypeVar("R")
 
@@ -59,7 +59,7 @@ class RunRecord:
     workflow: str
     version: int
     sites: tuple[str, ...]
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[Round, ...] = field(default=(), repr=False)
     snapshot: Snapshot | None = None
     rounds_before_snapshot: int = 0
 
@@ -81,15 +81,6 @@ class RunRecord:
             for site, reason in round_.failures.items():
                 missing.setdefault(site, f"from round {round_.number}: {reason}")
         return missing
-
-    def with_round(self, round_: Round) -> RunRecord:
-        """The record with one more round."""
-        return dataclasses.replace(self, rounds=(*self.rounds, round_))
-
-    def with_snapshot(self, snapshot: Snapshot) -> RunRecord:
-        """The record with a newer snapshot."""
-        last = self.rounds[-1].number if self.rounds else 0
-        return dataclasses.replace(self, snapshot=snapshot, rounds_before_snapshot=last)
 
     def since_snapshot(self) -> RunRecord:
         """The record without the rounds that its snapshot makes unnecessary for resuming."""
@@ -113,26 +104,44 @@ class Playback:
             )
         self.state = record.snapshot.state if record.snapshot else None
         first = record.rounds_before_snapshot if record.snapshot else 0
-        self._left = [round_ for round_ in record.rounds if round_.number > first]
+        self._left = deque(round_ for round_ in record.rounds if round_.number > first)
+        numbers = [round_.number for round_ in self._left]
+        if numbers != list(range(first + 1, first + 1 + len(numbers))):
+            raise LocalProtocolError(f"the record lacks rounds: it holds {numbers} after round {first}")
 
     @property
     def is_over(self) -> bool:
         """Whether all recorded totals have been used."""
         return not self._left
 
-    def total(self, ask: Ask[Any]) -> Total[Any]:
-        """The recorded total of this ask.
+    def round(self, ask: Ask[Any]) -> Round:
+        """The recorded round of this ask.
 
         Raises:
             LocalProtocolError: the workflow asks something else than it did when it was recorded.
         """
-        recorded = self._left.pop(0)
-        if digest(pack_ask(ask)) != digest(pack_ask(recorded.ask)):
+        recorded = self._left.popleft()
+        if pack_ask(ask) != pack_ask(recorded.ask):
             raise LocalProtocolError(
                 f"round {recorded.number}: the workflow asks something else than the record holds; "
                 "replay it with the same version, options and contract"
             )
-        return recorded.total
+        return recorded
+
+    def check_over(self) -> None:
+        """Raise `LocalProtocolError` where the workflow has ended and recorded totals are left."""
+        if self._left:
+            raise LocalProtocolError(
+                f"the workflow ended before round {self._left[0].number}, which the record holds; "
+                "replay it with the same version, options and contract"
+            )
+
+
+def checked_step(step: object) -> Ask[Any] | Snapshot:
+    """What a workflow yielded. Raises `LocalProtocolError` unless it is an ask or a snapshot."""
+    if not isinstance(step, Ask | Snapshot):
+        raise LocalProtocolError(f"a workflow yields asks and snapshots, this one yielded a {type(step).__name__}")
+    return step
 
 
 def replay(workflow: Workflow[R], setting: Any, record: RunRecord) -> R:
@@ -146,8 +155,9 @@ def replay(workflow: Workflow[R], setting: Any, record: RunRecord) -> R:
     answer: Any = None
     while True:
         try:
-            step = steps.send(answer)
+            step = checked_step(steps.send(answer))
         except StopIteration as stop:
+            playback.check_over()
             result: R = stop.value
             return result
         if isinstance(step, Snapshot):
@@ -155,4 +165,4 @@ def replay(workflow: Workflow[R], setting: Any, record: RunRecord) -> R:
         elif playback.is_over:
             raise LocalProtocolError("the record ends before the workflow does; resume it instead")
         else:
-            answer = playback.total(step)
+            answer = playback.round(step).total

@@ -7,12 +7,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wardround.engines.record import Round, RunRecord
-from wardround.errors import ConfigError, RemoteProtocolError, StoreError
+from wardround.errors import RemoteProtocolError, StoreError
 from wardround.sums import Snapshot, Vocabulary
 from wardround.sums.message import pack_ask, pack_snapshot, pack_total, unpack_ask, unpack_snapshot, unpack_total
+from wardround.sums.parameters import read_json
+
+T = TypeVar("T")
 
 _APPLICATION_ID = 0x57524E44
 """Marks a SQLite file as a run record (constant, arbitrary)."""
@@ -22,67 +25,49 @@ CREATE TABLE run (run_id TEXT, workflow TEXT, version INTEGER, sites TEXT,
 CREATE TABLE round (number INTEGER PRIMARY KEY, ask BLOB NOT NULL, total BLOB NOT NULL,
                     failures TEXT NOT NULL, bytes_up INTEGER NOT NULL, seconds REAL NOT NULL);
 """
+_ADD_ROUND = "INSERT INTO round VALUES (?, ?, ?, ?, ?, ?)"
 
 
+# For reading, too, a file is opened to be written: the rest of a write that a crash cut short is rolled back.
 @contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection]:
+def _open(path: Path, *, mode: str = "rw") -> Iterator[sqlite3.Connection]:
     try:
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
         try:
             yield connection
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except sqlite3.Error as error:
         raise StoreError(f"cannot read or write the run record {path}: {error}") from error
 
 
 class RecordFile:
-    """A run record that is written as the run goes on."""
+    """A run record that is written as the run goes on.
+
+    Guarantees:
+        record_survives_a_crash: whenever the process ends, the file holds every round appended before.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @classmethod
     def create(cls, path: Path, record: RunRecord) -> RecordFile:
-        """Start a file with what the record holds so far, replacing a record (and only a record) at `path`.
+        """Start a file with what resuming the record needs, replacing a record (and only a record) at `path`.
 
         Raises:
             StoreError: the file cannot be written, or something else is there.
         """
-        if path.exists():
-            with _open(path) as connection:
-                if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION_ID,):
-                    raise StoreError(f"{path} exists and is not a run record; choose another file")
-            path.unlink()
-        with _open(path) as connection:
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.executescript(_SCHEMA)
-            connection.execute(
-                "INSERT INTO run VALUES (?, ?, ?, ?, NULL, 0)",
-                (record.run_id, record.workflow, record.version, json.dumps(record.sites)),
-            )
-        file = cls(path)
-        if record.snapshot is not None:
-            file.keep_snapshot(record.snapshot, record.rounds_before_snapshot)
-        for round_ in record.rounds:
-            file.append(round_)
-        return file
+        save_record(record.since_snapshot(), path)
+        return cls(path)
 
     def append(self, round_: Round) -> None:
-        """Add a finished round; it is on disk when this returns."""
-        values = (
-            round_.number,
-            pack_ask(round_.ask),
-            pack_total(round_.total),
-            json.dumps(dict(round_.failures)),
-            round_.bytes_up,
-            round_.seconds,
-        )
+        """Add a finished round; it is on disk when this returns. Raises `StoreError`."""
         with _open(self._path) as connection:
-            connection.execute("INSERT INTO round VALUES (?, ?, ?, ?, ?, ?)", values)
+            connection.execute(_ADD_ROUND, _row(round_))
 
     def keep_snapshot(self, snapshot: Snapshot, rounds_before: int) -> None:
-        """Replace the snapshot and forget the rounds that it makes unnecessary."""
+        """Replace the snapshot and forget the rounds that it makes unnecessary. Raises `StoreError`."""
         with _open(self._path) as connection:
             connection.execute("BEGIN")
             connection.execute(
@@ -92,9 +77,55 @@ class RecordFile:
             connection.execute("COMMIT")
 
 
+def _is_record(path: Path) -> bool:
+    try:
+        with _open(path) as connection:
+            return bool(connection.execute("PRAGMA application_id").fetchone() == (_APPLICATION_ID,))
+    except StoreError:
+        return False
+
+
+def _write(path: Path, record: RunRecord) -> None:
+    snapshot = None if record.snapshot is None else pack_snapshot(record.snapshot)
+    head = (record.run_id, record.workflow, record.version, json.dumps(record.sites))
+    with _open(path, mode="rwc") as connection:
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.executescript(_SCHEMA)
+        connection.execute("BEGIN")
+        connection.execute(
+            "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)", (*head, snapshot, record.rounds_before_snapshot)
+        )
+        connection.executemany(_ADD_ROUND, map(_row, record.rounds))
+        connection.execute("COMMIT")
+
+
+def _row(round_: Round) -> tuple[int, bytes, bytes, str, int, float]:
+    return (
+        round_.number,
+        pack_ask(round_.ask),
+        pack_total(round_.total),
+        json.dumps(dict(round_.failures)),
+        round_.bytes_up,
+        round_.seconds,
+    )
+
+
 def save_record(record: RunRecord, path: Path) -> None:
-    """Write a whole record to a file. Raises `StoreError`."""
-    RecordFile.create(path, record)
+    """Write a whole record to a file, replacing a record (and only a record) there.
+
+    Raises:
+        StoreError: the file cannot be written, or something else is there.
+    """
+    if path.exists() and not _is_record(path):
+        raise StoreError(f"{path} exists and is not a run record; choose another file")
+    # The old record is replaced by a whole new one or not at all: a run may be resumed into its own file.
+    draft = path.with_name(path.name + ".new")
+    try:
+        draft.unlink(missing_ok=True)
+        _write(draft, record)
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write the run record {path}: {error}") from error
 
 
 def load_record(path: Path, vocabulary: Vocabulary) -> RunRecord:
@@ -107,43 +138,52 @@ def load_record(path: Path, vocabulary: Vocabulary) -> RunRecord:
     """
     if not path.is_file():
         raise StoreError(f"there is no run record {path}")
+    if not _is_record(path):
+        raise RemoteProtocolError(f"{path} is not a run record")
     with _open(path) as connection:
-        if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION_ID,):
-            raise RemoteProtocolError(f"{path} is not a run record")
+        connection.execute("PRAGMA trusted_schema = OFF")
         head = connection.execute("SELECT * FROM run").fetchone()
         rows = connection.execute("SELECT * FROM round ORDER BY number").fetchall()
-    return _record(path, head, rows, vocabulary)
-
-
-def _record(path: Path, head: Any, rows: list[Any], vocabulary: Vocabulary) -> RunRecord:
     try:
-        run_id, name, version, sites, snapshot, rounds_before = head
-        workflow = vocabulary.workflow(str(name), str(path))
-        if snapshot is not None and workflow.snapshot_type is None:
-            raise ValueError("snapshot")
-        return RunRecord(
-            run_id=str(run_id),
-            workflow=str(name),
-            version=int(version),
-            sites=tuple(str(site) for site in json.loads(sites)),
-            rounds=tuple(_round(row, vocabulary) for row in rows),
-            snapshot=None if snapshot is None else unpack_snapshot(bytes(snapshot), workflow.snapshot_type or object),
-            rounds_before_snapshot=int(rounds_before),
-        )
-    except (ConfigError, RemoteProtocolError):
-        raise
-    except (ValueError, TypeError, AttributeError) as error:
+        return _record(str(path), head, rows, vocabulary)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RemoteProtocolError(f"{path} is not a run record") from error
+
+
+def _record(where: str, head: Any, rows: list[Any], vocabulary: Vocabulary) -> RunRecord:
+    run_id, name, version, sites, message, rounds_before = head
+    workflow = vocabulary.workflow(_of(str, name), where)
+    snapshot = None
+    if message is not None:
+        if workflow.snapshot_type is None:
+            raise ValueError("snapshot")
+        snapshot = unpack_snapshot(_of(bytes, message), workflow.snapshot_type)
+    return RunRecord(
+        run_id=_of(str, run_id),
+        workflow=name,
+        version=_of(int, version),
+        sites=tuple(_of(str, site) for site in _of(list, read_json(_of(str, sites)))),
+        rounds=tuple(_round(row, vocabulary) for row in rows),
+        snapshot=snapshot,
+        rounds_before_snapshot=_of(int, rounds_before),
+    )
 
 
 def _round(row: Any, vocabulary: Vocabulary) -> Round:
     number, ask_message, total_message, failures, bytes_up, seconds = row
-    ask = unpack_ask(bytes(ask_message), vocabulary)
+    ask = unpack_ask(_of(bytes, ask_message), vocabulary)
     return Round(
-        number=int(number),
+        number=_of(int, number),
         ask=ask,
-        total=unpack_total(bytes(total_message), ask.layout),
-        failures={str(site): str(reason) for site, reason in json.loads(failures).items()},
-        bytes_up=int(bytes_up),
-        seconds=float(seconds),
+        total=unpack_total(_of(bytes, total_message), ask.layout),
+        failures={site: _of(str, reason) for site, reason in _of(dict, read_json(_of(str, failures))).items()},
+        bytes_up=_of(int, bytes_up),
+        seconds=_of(float, seconds),
     )
+
+
+def _of(kind: type[T], value: Any) -> T:
+    """A value that must be of this type: SQLite lets any column hold anything."""
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+    return value

@@ -6,27 +6,31 @@ the script is virtual: a lagging site costs no waiting.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
-from wardround.engines.record import Playback, Round, RunRecord
+from wardround.engines.record import Playback, Round, RunRecord, checked_step
 from wardround.engines.record_file import RecordFile
-from wardround.errors import QuorumError, SiteError, WardroundError
-from wardround.sums import Ask, Layout, Snapshot, Total, Workflow
-from wardround.sums.codec import Accumulator, Encoded, encode, encoded_bytes
+from wardround.errors import LocalProtocolError, QuorumError, SiteError, WardroundError
+from wardround.sums import Ask, SiteFunction, Snapshot, Total, Workflow
+from wardround.sums.accumulator import Accumulator, encoded_bytes
+from wardround.sums.codec import check_num_sites
+from wardround.sums.message import pack_snapshot, unpack_snapshot
 
 R = TypeVar("R")
 
 Behaviour: TypeAlias = Literal["drops_before", "drops_after", "lags", "garbage"]
 States: TypeAlias = dict[tuple[str, str], Any]
+"""What sites remember, by site and the first part of the function's name."""
 
 DEFAULT_DEADLINE_SECONDS = 60.0
 """Virtual time after which a lagging site is left out of a round (unit: seconds)."""
@@ -51,6 +55,9 @@ class Event:
         round: number of the round, from 1.
         seconds: how long a lagging site takes.
         garbage: what is sent instead of a contribution.
+
+    Several events of a site add up: it lags by the longest of its lags of a round, and is gone from the first
+    of its drops on. A lag that misses the deadline keeps garbage back, too.
     """
 
     site: str
@@ -58,6 +65,48 @@ class Event:
     round: int
     seconds: float = 0.0
     garbage: Any = None
+
+    def __post_init__(self) -> None:
+        if self.behaviour not in get_args(Behaviour):
+            raise ValueError(f"behaviour must be one of {', '.join(get_args(Behaviour))}, got {self.behaviour!r}")
+        if self.round < 1:
+            raise ValueError(f"rounds are counted from 1, got round={self.round}")
+        if not self.seconds >= 0:
+            raise ValueError(f"seconds must be >= 0, got seconds={self.seconds}")
+
+
+class _Script:
+    """The events by site and round."""
+
+    def __init__(self, events: Sequence[Event], deadline_seconds: float) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._gone_from: dict[str, int] = {}
+        self._lags: dict[tuple[str, int], float] = {}
+        self._garbage: dict[tuple[str, int], Event] = {}
+        for event in events:
+            key = (event.site, event.round)
+            if event.behaviour == "lags":
+                self._lags[key] = max(event.seconds, self._lags.get(key, 0.0))
+            elif event.behaviour == "garbage":
+                if key in self._garbage:
+                    raise ValueError(f"the script lets {event.site!r} send garbage twice in round {event.round}")
+                self._garbage[key] = event
+            else:
+                first = event.round if event.behaviour == "drops_before" else event.round + 1
+                self._gone_from[event.site] = min(first, self._gone_from.get(event.site, first))
+
+    def absence(self, site: str, number: int) -> str | None:
+        """Why a site is not in a round; None if it is."""
+        if number >= self._gone_from.get(site, number + 1):
+            return "dropped out"
+        seconds = self._lags.get((site, number), 0.0)
+        if seconds > self._deadline_seconds:
+            return f"answered after {seconds:g} s, the deadline is {self._deadline_seconds:g} s"
+        return None
+
+    def garbage(self, site: str, number: int) -> Event | None:
+        """The event of a site that sends garbage in this round."""
+        return self._garbage.get((site, number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +123,56 @@ class Run(Generic[R]):
 
     result: R
     record: RunRecord
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the sites remember of a run, as of a round.
+
+    `is_lost` where a run goes on from a snapshot and what sites remembered before that is not here.
+    """
+
+    states: States = field(default_factory=dict, repr=False)
+    number: int = 0
+    is_lost: bool = False
+
+
+class _Journal:
+    """The record of a run in the making."""
+
+    def __init__(self, record: RunRecord, save_to: Path | None) -> None:
+        self._begun = record
+        self._rounds = list(record.rounds)
+        self._snapshot = record.snapshot
+        self._rounds_before_snapshot = record.rounds_before_snapshot
+        self._file = RecordFile.create(save_to, record) if save_to else None
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next round."""
+        return 1 + (self._rounds[-1].number if self._rounds else self._rounds_before_snapshot)
+
+    def append(self, round_: Round) -> None:
+        self._rounds.append(round_)
+        if self._file:
+            self._file.append(round_)
+
+    def keep_snapshot(self, snapshot: Snapshot, state_type: type[Any] | None) -> None:
+        if state_type is None:
+            raise LocalProtocolError("a workflow that yields snapshots must take `snapshot: State | None = None`")
+        # By way of its bytes: the workflow may go on to change the arrays in its state.
+        self._snapshot = unpack_snapshot(pack_snapshot(snapshot), state_type)
+        self._rounds_before_snapshot = self.next_number - 1
+        if self._file:
+            self._file.keep_snapshot(self._snapshot, self._rounds_before_snapshot)
+
+    def record(self) -> RunRecord:
+        return dataclasses.replace(
+            self._begun,
+            rounds=tuple(self._rounds),
+            snapshot=self._snapshot,
+            rounds_before_snapshot=self._rounds_before_snapshot,
+        )
 
 
 class Simulation:
@@ -94,6 +193,8 @@ class Simulation:
         deterministic_for_a_seed: equal inputs give equal totals, bit for bit.
         errors_show_no_value: a `SiteError` names site, function, kind and place of the failure, and no value.
         quorum_holds: no total is over fewer than `minimum_sites` sites.
+        resumed_run_equals_uninterrupted: a run that ended early and is resumed from its record, here or in
+            another object with the same sites and seed, gives the result it would have given.
     """
 
     def __init__(
@@ -117,15 +218,17 @@ class Simulation:
         unknown = sorted({event.site for event in script} - set(sites))
         if unknown:
             raise ValueError(f"the script names unknown sites: {', '.join(unknown)}")
+        if seed < 0:
+            raise ValueError(f"seed must be >= 0, got seed={seed}")
+        check_num_sites(len(sites))
         self._data = MappingProxyType(dict(sites))
         self.setting = setting
         self.seed = seed
         self.minimum_sites = len(sites) if minimum_sites is None else minimum_sites
-        self._script = {(event.site, event.round): event for event in script}
-        self._deadline_seconds = deadline_seconds
+        self._script = _Script(script, deadline_seconds)
         self._progress = progress
         self._shows_site_errors = shows_site_errors
-        self._unfinished: dict[str, States] = {}
+        self._unfinished: dict[str, _Memory] = {}
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -142,116 +245,141 @@ class Simulation:
         Args:
             workflow: what to carry out.
             resume: record of a run of the same workflow that ended early: its totals are used before the
-                sites are asked again. Site state is kept in this object, not in the record.
+                sites are asked again. Site state is not in the record; what is not kept in this object is
+                computed again.
             save_to: file that holds the record from round to round, so that a crash loses nothing.
 
         Raises:
             SiteError: a site function failed, and too few sites were left to go on without the site.
             QuorumError: fewer than `minimum_sites` sites answered.
-            LocalProtocolError: `resume` is of another workflow, or needs site state that is not here.
+            LocalProtocolError: `resume` is of another workflow, or needs site state from before its snapshot
+                that is not here; or the workflow breaks the rules of the waist.
+            StoreError: `save_to` cannot be written.
         """
         record = resume or RunRecord(
             run_id=uuid.uuid4().hex, workflow=workflow.name, version=workflow.type.version, sites=self.sites
         )
         playback = Playback(record, workflow, self.sites)
-        states = self._unfinished.setdefault(record.run_id, {})
-        file = RecordFile.create(save_to, record) if save_to else None
+        journal = _Journal(record, save_to)
+        memory = self._memory_of(record, journal.next_number - 1)
         steps = workflow.steps(self.setting, playback.state)
         answer: Any = None
         while True:
             try:
-                step = steps.send(answer)
+                step = checked_step(steps.send(answer))
             except StopIteration as stop:
-                del self._unfinished[record.run_id]
-                return Run(stop.value, record)
+                playback.check_over()
+                self._unfinished.pop(record.run_id, None)
+                return Run(stop.value, journal.record())
             if isinstance(step, Snapshot):
                 answer = None
                 if playback.is_over:
-                    record = record.with_snapshot(step)
-                    if file:
-                        file.keep_snapshot(step, record.rounds_before_snapshot)
+                    journal.keep_snapshot(step, workflow.type.snapshot_type)
             elif not playback.is_over:
-                answer = playback.total(step)
+                round_ = playback.round(step)
+                self._remember(round_, memory)
+                answer = round_.total
             else:
-                round_ = self._round(step, record, states)
-                record = record.with_round(round_)
-                if file:
-                    file.append(round_)
+                round_ = self._round(step, journal.next_number, memory)
+                journal.append(round_)
                 if self._progress:
                     self._progress(Progress(workflow.name, round_))
                 answer = round_.total
 
-    def _round(self, ask: Ask[Any], record: RunRecord, states: States) -> Round:
+    def _memory_of(self, record: RunRecord, last_round: int) -> _Memory:
+        memory = self._unfinished.get(record.run_id)
+        if memory is None or memory.number != last_round:
+            forgotten = record.rounds_before_snapshot
+            memory = _Memory(number=forgotten, is_lost=forgotten > 0)
+            self._unfinished[record.run_id] = memory
+        return memory
+
+    def _remember(self, round_: Round, memory: _Memory) -> None:
+        """Bring the sites' state up to a recorded round, as they computed it then."""
+        if round_.number <= memory.number:
+            return
+        function = round_.ask.function
+        if function.is_stateful:
+            _check_memory(memory, function.function_id)
+            for index, site in enumerate(self._data):
+                if site in round_.total.sites:
+                    rng = self._rng(round_.number, index)
+                    key = _state_key(site, function)
+                    state = memory.states.get(key)
+                    _, memory.states[key] = function.compute(self._data[site], round_.ask.arguments, state, rng)
+        memory.number = round_.number
+
+    def _round(self, ask: Ask[Any], number: int, memory: _Memory) -> Round:
         """Ask every site that is still there; add up what arrives."""
         begin = time.perf_counter()
-        number = record.rounds[-1].number + 1 if record.rounds else record.rounds_before_snapshot + 1
-        layout = ask.layout
-        accumulator = Accumulator(layout, len(self._data))
+        if ask.function.is_stateful:
+            _check_memory(memory, ask.function.function_id)
+        accumulator = Accumulator(ask.layout, len(self._data))
         answered: list[str] = []
         failures: dict[str, SiteError | str] = {}
         new_states: States = {}
         for index, site in enumerate(self._data):
-            reason = self._absence(site, number)
+            reason: SiteError | str | None = self._script.absence(site, number)
             if reason is None:
-                try:
-                    accumulator.add(self._answer(ask, layout, site, index, number, states, new_states))
-                    answered.append(site)
-                except SiteError as error:
-                    failures[site] = error
+                reason = self._add_answer(ask, accumulator, site, number, index, memory.states, new_states)
+            if reason is None:
+                answered.append(site)
             else:
                 failures[site] = reason
         self._check_quorum(ask, number, answered, failures)
-        states.update(new_states)
+        memory.states.update(new_states)
+        memory.number = number
         return Round(
             number=number,
             ask=ask,
             total=Total(accumulator.total(), tuple(answered)),
             failures={site: str(reason) for site, reason in failures.items()},
-            bytes_up=encoded_bytes(layout, len(self._data)),
+            bytes_up=encoded_bytes(accumulator.layout, len(self._data)),
             seconds=time.perf_counter() - begin,
         )
 
-    def _absence(self, site: str, number: int) -> str | None:
-        """Why the script keeps a site out of a round."""
-        for event in self._script.values():
-            if event.site != site:
-                continue
-            is_gone = event.behaviour == "drops_before" and event.round <= number
-            if is_gone or (event.behaviour == "drops_after" and event.round < number):
-                return "dropped out"
-        event_now = self._script.get((site, number))
-        if event_now and event_now.behaviour == "lags" and event_now.seconds > self._deadline_seconds:
-            return f"answered after {event_now.seconds:g} s, the deadline is {self._deadline_seconds:g} s"
-        return None
+    def _rng(self, number: int, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, number, index])
 
-    def _answer(
-        self, ask: Ask[Any], layout: Layout, site: str, index: int, number: int, states: States, new_states: States
-    ) -> Encoded:
-        """What one site sends. Raises `SiteError`, which shows no value."""
-        function = ask.function
-        key = (site, function.name.split(".")[0])
-        needs_rng = function.is_stateful or bool(layout.bounded)
-        rng = np.random.default_rng([self.seed, number, index]) if needs_rng else None
-        event = self._script.get((site, number))
+    def _add_answer(
+        self,
+        ask: Ask[Any],
+        accumulator: Accumulator,
+        site: str,
+        number: int,
+        index: int,
+        states: States,
+        new_states: States,
+    ) -> SiteError | None:
+        """Add what one site sends; on failure add nothing, and return the error.
+
+        It is returned and raised elsewhere, so that neither its context nor its frames hold the site's values.
+        """
+        function, layout = ask.function, accumulator.layout
+        key = _state_key(site, function)
+        rng = self._rng(number, index) if function.is_stateful or layout.bounded else None
+        garbage = self._script.garbage(site, number)
         try:
-            if event and event.behaviour == "garbage":
-                contribution = event.garbage
+            if garbage:
+                contribution, state = garbage.garbage, states.get(key)
             else:
                 contribution, state = function.compute(self._data[site], ask.arguments, states.get(key), rng)
-                if function.is_stateful:
-                    new_states[key] = state
-            return encode(layout.flatten(contribution), layout, len(self._data), rng)
+            accumulator.add_flat(layout.flatten(contribution), rng)
         except Exception as error:
-            new_states.pop(key, None)
-            raise self._site_error(error, site, function.function_id) from (error if self._shows_site_errors else None)
+            return self._site_error(error, site, function.function_id)
+        if function.is_stateful:
+            new_states[key] = state
+        return None
 
     def _site_error(self, error: Exception, site: str, function_id: str) -> SiteError:
         if isinstance(error, WardroundError):  # ours name fields and columns, never values
             what = str(error)
         else:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-        return SiteError(f"site {site!r}, function {function_id}: {what}", site=site, function=function_id)
+            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+            what = f"{type(error).__name__} at {Path(frame.f_code.co_filename).name}:{line}"
+        failure = SiteError(f"site {site!r}, function {function_id}: {what}", site=site, function=function_id)
+        failure.__cause__ = error if self._shows_site_errors else None
+        return failure
 
     def _check_quorum(
         self, ask: Ask[Any], number: int, answered: list[str], failures: Mapping[str, SiteError | str]
@@ -265,4 +393,16 @@ class Simulation:
         raise QuorumError(
             f"round {number} ({ask.function.function_id}): {len(answered)} of {len(self._data)} sites answered, "
             f"at least {self.minimum_sites} must ({reasons})"
+        )
+
+
+def _state_key(site: str, function: SiteFunction[..., Any]) -> tuple[str, str]:
+    return site, function.name.split(".")[0]
+
+
+def _check_memory(memory: _Memory, function_id: str) -> None:
+    if memory.is_lost:
+        raise LocalProtocolError(
+            f"{function_id} needs what the sites remembered before the snapshot, which is not here; "
+            "run the workflow from its beginning"
         )

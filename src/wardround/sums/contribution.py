@@ -106,8 +106,14 @@ class Contribution:
             mine, others = getattr(self, name), getattr(other, name)
             if np.shape(mine) != np.shape(others):
                 raise ValueError(f"{name} has shape {np.shape(mine)} on the left and {np.shape(others)} on the right")
-            total[name] = mine + others
+            # Not `mine + others`: that joins lists, and wraps around in small integer types.
+            total[name] = np.add(mine, others, dtype=_sum_type(mine, others)) if np.ndim(mine) else mine + others
         return type(self)(**total)
+
+
+def _sum_type(mine: Any, others: Any) -> np.dtype[Any]:
+    kind = np.result_type(mine, others)
+    return np.dtype(np.int64) if kind.kind in "iu" else kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +155,10 @@ class Layout:
         return sum(field.size for field in self.people)
 
     def flatten(self, contribution: object) -> Flat:
-        """Check a contribution against this layout and lay its numbers out.
+        """Check a contribution's form against this layout and lay its numbers out; the codec checks the numbers.
 
         Raises:
-            ContributionError: wrong type, shape or dtype, NaN, infinity or a negative count; names the field.
+            ContributionError: wrong type, shape or dtype; names the field.
         """
         if type(contribution) is not self.contribution:
             raise ContributionError(
@@ -161,62 +167,57 @@ class Layout:
         return Flat(
             exact=_join([self._reals(contribution, field) for field in self.exact], np.float64),
             people=_join([self._counts(contribution, field) for field in self.people], np.int64),
-            bounded=tuple(self._vector(contribution, field) for field in self.bounded),
+            bounded=tuple(self._array(contribution, field, "f").ravel() for field in self.bounded),
         )
 
     def unflatten(self, flat: Flat) -> Contribution:
-        """The inverse of `flatten`, for a total."""
+        """The inverse of `flatten`, for a total; its arrays are made read-only, the given ones among them."""
         values: dict[str, Any] = {}
         for fields, vector in ((self.exact, flat.exact), (self.people, flat.people)):
+            vector.setflags(write=False)
             start = 0
             for field in fields:
                 part: Any = vector[start : start + field.size]
                 start += field.size
                 values[field.name] = part.reshape(field.shape) if field.shape else part[0].item()
         for field, vector_ in zip(self.bounded, flat.bounded, strict=True):
+            vector_.setflags(write=False)
             values[field.name] = vector_.reshape(field.shape)
         return self.contribution(**values)
 
-    def _label(self, field: FieldLayout) -> str:
+    def label(self, field: FieldLayout) -> str:
+        """A field's name for an error message."""
         return f"{self.contribution.__name__}.{field.name}"
 
     def _array(self, contribution: Contribution, field: FieldLayout, kinds: str) -> NDArray[Any]:
-        array = np.asarray(getattr(contribution, field.name))
+        try:
+            array = np.asarray(getattr(contribution, field.name))
+        except (ValueError, TypeError):
+            raise ContributionError(f"{self.label(field)} cannot be read as an array") from None
         if array.dtype.kind not in kinds:
-            raise ContributionError(f"{self._label(field)} holds {array.dtype}, which its declaration does not allow")
+            raise ContributionError(f"{self.label(field)} holds {array.dtype}, which its declaration does not allow")
         if array.shape != field.shape:
-            raise ContributionError(f"{self._label(field)} must have shape {field.shape}, got {array.shape}")
+            raise ContributionError(f"{self.label(field)} must have shape {field.shape}, got {array.shape}")
         return array
 
     def _reals(self, contribution: Contribution, field: FieldLayout) -> NDArray[np.float64]:
-        vector = self._array(contribution, field, "fiu").astype(np.float64, copy=False).ravel()
-        # One reduction finds NaN and infinity alike: both survive multiplication by zero as NaN.
-        if not np.isfinite(vector).all():
-            what = "NaN" if np.isnan(vector).any() else "infinity"
-            raise ContributionError(f"{self._label(field)} contains {what}")
-        return vector
+        array = self._array(contribution, field, "fiu")
+        if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > 2**53:
+            raise ContributionError(f"{self.label(field)} holds an integer over 2^53, which float64 rounds")
+        if array.dtype.itemsize > 8:
+            with np.errstate(over="ignore"):  # found as infinity when the values are checked
+                array = array.astype(np.float64)
+        return array.astype(np.float64, copy=False).ravel()
 
     def _counts(self, contribution: Contribution, field: FieldLayout) -> NDArray[np.int64]:
-        vector = self._array(contribution, field, "iu").ravel()
-        if vector.size and vector.min() < 0:
-            raise ContributionError(f"{self._label(field)} counts people and contains a negative number")
-        if vector.size and vector.max() > np.iinfo(np.int64).max:
-            raise ContributionError(f"{self._label(field)} contains a count over 2^63")
-        return vector.astype(np.int64, copy=False)
-
-    def _vector(self, contribution: Contribution, field: FieldLayout) -> NDArray[np.floating[Any]]:
-        vector = self._array(contribution, field, "f").ravel()
-        if not np.isfinite(vector @ vector if vector.size < 1024 else vector).all():
-            if np.isfinite(vector).all():
-                raise ContributionError(f"{self._label(field)} overflows: its squared norm is not finite")
-            raise ContributionError(f"{self._label(field)} contains NaN or infinity")
-        return vector
+        # An unsigned count of 2^63 or more becomes negative, and is refused as such when the values are checked.
+        return self._array(contribution, field, "iu").astype(np.int64, copy=False).ravel()
 
     def field_at(self, kind: str, index: int) -> str:
         """Name of the field that holds element `index` of the flat vector of `kind` ("exact" or "people")."""
         for field in self.exact if kind == "exact" else self.people:
             if index < field.size:
-                return self._label(field)
+                return self.label(field)
             index -= field.size
         raise IndexError(index)
 
@@ -262,16 +263,16 @@ def _value(value: str | float, bound: Mapping[str, float], label: str) -> float:
 
 def _size(value: Size, bound: Mapping[str, float], label: str) -> int:
     size = _value(value, bound, label)
-    if size != int(size) or size < 0:
-        raise ContributionError(f"{label}: a size must be a whole number >= 0, got {value}={size}")
+    if not 0 <= size <= MAX_ELEMENTS or size != int(size):
+        raise ContributionError(f"{label}: a size must be a whole number in [0, {MAX_ELEMENTS}], got {value}={size}")
     return int(size)
 
 
 def _bind_bounds(declaration: Bounded, bound: Mapping[str, float], label: str) -> Bounded:
-    clip_norm = float(_value(declaration.clip_norm, bound, label))
+    clip_norm = _value(declaration.clip_norm, bound, label)
     bits = _size(declaration.bits, bound, label)
-    if not (np.isfinite(clip_norm) and clip_norm > 0):
-        raise ContributionError(f"{label}: clip_norm must be positive and finite, got {clip_norm}")
+    if not 1e-100 <= clip_norm <= 1e100:
+        raise ContributionError(f"{label}: clip_norm must be in [1e-100, 1e100], got {clip_norm}")
     if not 4 <= bits <= 32:
         raise ContributionError(f"{label}: bits must be in [4, 32], got {bits}")
-    return Bounded(declaration.shape, clip_norm, bits)
+    return Bounded(declaration.shape, float(clip_norm), bits)

@@ -7,9 +7,10 @@ global registry, a `Vocabulary` is made from modules.
 
 from __future__ import annotations
 
+import difflib
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -38,7 +39,7 @@ def _check_name(name: str, version: int) -> None:
 
 
 def _summary(function: Callable[..., Any]) -> str:
-    return (function.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    return " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +51,7 @@ class SiteFunction(Generic[P, C]):
     function: Callable[..., Any]
     contribution: type[C]
     parameters: Parameters
-    symbols: Callable[P, Symbols] | None
+    symbols: Callable[..., Symbols] | None
     is_stateful: bool
 
     @property
@@ -60,12 +61,12 @@ class SiteFunction(Generic[P, C]):
 
     @property
     def summary(self) -> str:
-        """First sentence of the documentation, for a steward to read."""
+        """First paragraph of the documentation, for a steward to read."""
         return _summary(self.function)
 
     def layout(self, arguments: Mapping[str, Any]) -> Layout:
         """The layout that this function's contribution to an ask with these arguments must have."""
-        symbols: Symbols = self.symbols(**arguments) if self.symbols else {}  # type: ignore[call-arg]  # by name
+        symbols: Symbols = self.symbols(**arguments) if self.symbols else {}
         return layout_of(self.contribution, symbols)
 
     def compute(
@@ -88,7 +89,7 @@ class SiteFunction(Generic[P, C]):
 
 
 def site_function(
-    name: str, *, version: int, symbols: Callable[P, Symbols] | None = None
+    name: str, *, version: int, symbols: Callable[..., Symbols] | None = None
 ) -> Callable[[Callable[Concatenate[D, P], C]], SiteFunction[P, C]]:
     """Make a pure function `(data, ...) -> Contribution` part of the vocabulary.
 
@@ -106,7 +107,7 @@ def site_function(
 
 
 def stateful_site_function(
-    name: str, *, version: int, symbols: Callable[P, Symbols] | None = None
+    name: str, *, version: int, symbols: Callable[..., Symbols] | None = None
 ) -> Callable[[Callable[Concatenate[D, S | None, np.random.Generator, P], tuple[C, S]]], SiteFunction[P, C]]:
     """Like `site_function`, for `(data, state, rng, ...) -> (contribution, state)`.
 
@@ -147,7 +148,7 @@ class WorkflowType(Generic[P, R]):
 
     @property
     def summary(self) -> str:
-        """First sentence of the documentation."""
+        """First paragraph of the documentation."""
         return _summary(self.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Workflow[R]:
@@ -180,13 +181,15 @@ class Workflow(Generic[R]):
         """A fresh generator of asks, from the beginning or from a snapshot's state.
 
         Raises:
-            LocalProtocolError: a snapshot for a workflow that offers none.
+            LocalProtocolError: a snapshot for a workflow that offers none, or no generator.
         """
-        if snapshot is None:
-            return self.type.function(setting, **self.options)
-        if self.type.snapshot_type is None:
+        if snapshot is not None and self.type.snapshot_type is None:
             raise LocalProtocolError(f"workflow {self.name} offers no snapshots; replay its totals instead")
-        return self.type.function(setting, **self.options, snapshot=snapshot)
+        given = {} if snapshot is None else {"snapshot": snapshot}
+        steps = self.type.function(setting, **self.options, **given)
+        if not isinstance(steps, Generator):
+            raise LocalProtocolError(f"workflow {self.name} must be a generator function; yield its asks")
+        return steps
 
 
 def workflow(name: str, *, version: int) -> Callable[[Callable[Concatenate[S, P], Steps[R]]], WorkflowType[P, R]]:
@@ -239,14 +242,21 @@ class Vocabulary:
     def function(self, function_id: str) -> SiteFunction[..., Any]:
         """The site function of this name and version. Raises `ConfigError` with the remedy."""
         if function_id not in self.functions:
-            raise ConfigError(f"unknown site function {function_id!r}; install the package that defines it")
+            hint = _hint(function_id, self.functions, "install the package that defines it")
+            raise ConfigError(f"unknown site function {function_id!r}; {hint}")
         return self.functions[function_id]
 
     def workflow(self, name: str, where: str = "workflow") -> WorkflowType[..., Any]:
         """The workflow of this name. Raises `ConfigError` naming the known ones."""
         if name not in self.workflows:
-            raise ConfigError(f"{where}: unknown workflow {name!r}; known: {', '.join(sorted(self.workflows))}")
+            hint = _hint(name, self.workflows, f"known: {', '.join(sorted(self.workflows))}")
+            raise ConfigError(f"{where}: unknown workflow {name!r}; {hint}")
         return self.workflows[name]
+
+
+def _hint(name: str, known: Iterable[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def _add(known: dict[str, Any], name: str, value: Any, module: ModuleType) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -22,10 +23,20 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Ask(Generic[C]):
-    """A site function with its arguments, to be computed by every site and summed."""
+    """A site function with its arguments, to be computed by every site and summed.
+
+    The arguments are made what a site will receive: of the annotated types, arrays read-only copies.
+
+    Raises:
+        LocalProtocolError: an argument does not fit the function's annotations.
+    """
 
     function: SiteFunction[..., C]
     arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        arguments = self.function.parameters.normalised(self.arguments, self.function.function_id)
+        object.__setattr__(self, "arguments", MappingProxyType(arguments))
 
     @property
     def layout(self) -> Layout:
