@@ -1,1 +1,62 @@
-"""Hospitals learn from all of their patients together while no patient's record leaves its hospital."""
+"""Wardround: hospitals learn from all of their patients together while no patient's record leaves its hospital.
+
+    import wardround as wr
+
+    federation = wr.simulate({"North": north, "South": south})
+    print(wr.glm("died ~ age + C(sex)", federation, family="binomial").summary())
+
+What is named here is the public face; everything else may change. A name is imported when it is first used,
+so that a part of the package does not pay for the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wardround import errors
+    from wardround.api import __version__, describe, glm
+    from wardround.data.contract import Contract, Variable
+    from wardround.engines.simulated_hospitals import simulate, simulate_folder
+    from wardround.engines.simulation import Event, Simulation
+    from wardround.errors import WardroundError
+
+__all__ = [
+    "Contract",
+    "Event",
+    "Simulation",
+    "Variable",
+    "WardroundError",
+    "__version__",
+    "describe",
+    "errors",
+    "glm",
+    "simulate",
+    "simulate_folder",
+]
+
+_MODULES = {
+    "Contract": "wardround.data.contract",
+    "Event": "wardround.engines.simulation",
+    "Simulation": "wardround.engines.simulation",
+    "Variable": "wardround.data.contract",
+    "WardroundError": "wardround.errors",
+    "__version__": "wardround.api",
+    "describe": "wardround.api",
+    "glm": "wardround.api",
+    "simulate": "wardround.engines.simulated_hospitals",
+    "simulate_folder": "wardround.engines.simulated_hospitals",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("wardround.errors")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'wardround' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

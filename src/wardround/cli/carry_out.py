@@ -1,0 +1,80 @@
+"""Carry the analyses of a study out, one after the other, and print what came of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from wardround.analytics.result import Result
+from wardround.engines.simulation import Simulation
+from wardround.errors import WardroundError
+from wardround.report.outcome import AnalysisOutcome, Failure, RunFacts, StudyOutcome
+from wardround.report.versions import versions
+from wardround.studies.census import census
+from wardround.studies.study import Analysis, Study
+
+_RULE_WIDTH = 78
+
+
+def carry_out(
+    study: Study, simulation: Simulation, *, record: Path | None = None, begin: Callable[[str], object] = str
+) -> StudyOutcome:
+    """Carry all analyses of a study out, one after the other.
+
+    Args:
+        study: with analyses that passed their preflight.
+        simulation: the hospitals.
+        record: folder that keeps a file with the record of every run; None keeps none.
+        begin: told the label of each analysis before it begins.
+
+    Raises:
+        WardroundError: the cohort cannot be counted.
+    """
+    begin("counting the cohort")
+    cohort = simulation.run(census())
+    outcomes = []
+    for analysis in study.analyses:
+        begin(analysis.label)
+        outcomes.append(_carry_out_one(analysis, simulation, record))
+    return StudyOutcome(
+        study=study,
+        cohort=cohort,
+        sites=simulation.sites,
+        is_simulation=True,
+        analyses=tuple(outcomes),
+        versions=versions(),
+    )
+
+
+def _carry_out_one(analysis: Analysis, simulation: Simulation, record: Path | None) -> AnalysisOutcome:
+    save_to = record / _record_name(analysis) if record else None
+    try:
+        run = simulation.record(analysis.workflow, save_to=save_to)
+    except WardroundError as error:
+        return AnalysisOutcome(analysis=analysis, result=Failure(type(error).__name__, str(error)), facts=None)
+    result: Result = run.result
+    return AnalysisOutcome(analysis=analysis, result=result, facts=RunFacts.of(run.record))
+
+
+def _record_name(analysis: Analysis) -> str:
+    return f"{analysis.number:03d}-{re.sub(r'[^a-z0-9]+', '-', analysis.workflow.name)}.wardround-run"
+
+
+def outcome_text(outcome: StudyOutcome) -> str:
+    """A study's results as text for people."""
+    study = outcome.study
+    head = [study.name, "=" * min(len(study.name), _RULE_WIDTH), study.question, ""]
+    head.append(f"{outcome.cohort.summary()}: {', '.join(outcome.sites)}")
+    return "\n".join([*head, *(_analysis_text(analysis) for analysis in outcome.analyses)])
+
+
+def _analysis_text(outcome: AnalysisOutcome) -> str:
+    title = f"{outcome.analysis.number}. {outcome.analysis.title}"
+    lines = ["", title, "-" * min(len(title), _RULE_WIDTH), ""]
+    if isinstance(outcome.result, Failure):
+        return "\n".join([*lines, f"No result: {outcome.result.message}"])
+    lines.append(outcome.result.summary())
+    if outcome.facts:
+        lines.append(outcome.facts.summary())
+    return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""A result's figure as one SVG element that stands in an HTML page: deterministic, readable on light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from wardround.analytics.result import Result
+from wardround.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#888888")
+"""Colours that the colour-blind tell apart (Okabe and Ito 2008, https://jfly.uni-koeln.de/color/); grey for black."""
+
+_INK = "#010203"
+"""A near black: the page's text colour, once the SVG is written."""
+_GREYNESS = 24
+"""Largest difference between the red, green and blue of a grey (of 255)."""
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+_COLOUR = re.compile(r"\b(fill|stroke): #([0-9a-fA-F]{6})\b")
+
+
+def svg_of(result: Result, title: str, prefix: str) -> str:
+    """The result's figure.
+
+    Args:
+        result: whose `plot` draws it.
+        title: what the figure shows, for those who cannot see it.
+        prefix: begins every id in the SVG, so that several can stand in one page.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+
+    Guarantees:
+        equal_results_give_equal_svg: no date, random id or machine's setting is in it.
+    """
+    try:
+        import matplotlib as mpl
+        from cycler import cycler
+    except ModuleNotFoundError:
+        raise ConfigError("figures need matplotlib; install it with: pip install 'wardround[report]'") from None
+
+    buffer = io.StringIO()
+    with mpl.rc_context(), mpl.rc_context(_settings(cycler(color=OKABE_ITO))):
+        figure = result.plot()
+        _let_powers_be_mathematics(figure)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _for_a_page(buffer.getvalue(), title, prefix)
+
+
+def _settings(colours: Any) -> Any:
+    """What matplotlib is set to while a figure is drawn."""
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "wardround",
+        "text.parse_math": False,  # a site may be called "$x"
+        "font.size": 10,
+        "axes.prop_cycle": colours,
+        **dict.fromkeys(inked, _INK),
+        **dict.fromkeys(clear, "none"),
+    }
+
+
+def _let_powers_be_mathematics(figure: Figure) -> None:
+    """Ticks of a logarithmic axis are formulas that matplotlib wrote, not text from outside."""
+    from matplotlib.ticker import LogFormatterMathtext
+
+    figure.draw_without_rendering()  # makes the ticks
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        for formatter, labels in (
+            (axis.get_major_formatter(), axis.get_majorticklabels()),
+            (axis.get_minor_formatter(), axis.get_minorticklabels()),
+        ):
+            for label in labels:
+                label.set_parse_math(isinstance(formatter, LogFormatterMathtext))
+
+
+def _for_a_page(svg: str, title: str, prefix: str) -> str:
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(svg)  # noqa: S314  # matplotlib wrote it
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):  # a style would be the whole page's
+                parent.remove(child)
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            element.set(name, _COLOUR.sub(_on_any_page, _prefixed(name, value, prefix)))
+    _describe(root, title, prefix)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _on_any_page(match: re.Match[str]) -> str:
+    """Greys as shares of the page's ink, so that they are seen on light and dark alike; colours as they are."""
+    what, red, green, blue = match[1], *(int(match[2][i : i + 2], 16) for i in (0, 2, 4))
+    if max(red, green, blue) - min(red, green, blue) > _GREYNESS:
+        return match[0]
+    ink = 1 - (red + green + blue) / (3 * 255)
+    if ink == 0:
+        return f"{what}: var(--paper, #fff)"
+    return f"{what}: currentColor" if ink > 0.75 else f"{what}: currentColor; {what}-opacity: {ink:.2f}"
+
+
+def _prefixed(name: str, value: str, prefix: str) -> str:
+    if name == "id":
+        return f"{prefix}-{value}"
+    if name == f"{{{_XLINK}}}href" and value.startswith("#"):
+        return f"#{prefix}-{value[1:]}"
+    return value.replace("url(#", f"url(#{prefix}-")
+
+
+def _describe(root: Any, title: str, prefix: str) -> None:
+    # The page's width decides, not the figure's: the viewBox keeps its proportions.
+    width = root.attrib.pop("width", "")
+    root.attrib.pop("height", None)
+    points = float(width.removesuffix("pt") or 0)
+    root.set("style", f"max-width: {points * 4 / 3:.0f}px; width: 100%; height: auto")
+    root.set("fill", "currentColor")
+    root.set("stroke-linejoin", "round")
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{prefix}-title")
+    element = ElementTree.Element(f"{{{_SVG}}}title", {"id": f"{prefix}-title"})
+    element.text = title
+    root.insert(0, element)

@@ -1,0 +1,73 @@
+"""How many records and patients a study is about: the smallest analysis there is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from wardround.analytics.result import json_text, json_value
+from wardround.data.contract import Setting
+from wardround.data.table import Table
+from wardround.sums import Contribution, Steps, ask, people, site_function, workflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Census(Contribution):
+    """Sizes of the cohort."""
+
+    num_records: int = people()
+    num_patients: int = people()
+
+
+@site_function("census.count", version=1)
+def count(table: Table, /) -> Census:
+    """Number of records and of patients of the cohort."""
+    return Census(num_records=table.num_records, num_patients=table.num_patients)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortSize:
+    """The cohort over all sites that answered."""
+
+    num_records: int
+    num_patients: int
+    sites: tuple[str, ...]
+
+    def summary(self) -> str:
+        """One sentence."""
+        return f"{self.num_records} records of {self.num_patients} patients at {len(self.sites)} sites"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row: num_records, num_patients, num_sites."""
+        sizes = {"num_records": self.num_records, "num_patients": self.num_patients, "num_sites": len(self.sites)}
+        return pd.DataFrame([sizes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as JSON values."""
+        return dict(json_value(asdict(self)))
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json_text(self.to_dict())
+
+    def plot(self) -> Figure:
+        """Two bars: records and patients. Needs matplotlib (the extra `report`)."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.0, 1.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.bar_label(axes.barh(["patients", "records"], [self.num_patients, self.num_records]), padding=3)
+        axes.set_xlabel("number")
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+
+@workflow("census", version=1)
+def census(setting: Setting) -> Steps[CohortSize]:
+    """Count the records and patients of the cohort over all sites."""
+    total = yield from ask(count)
+    return CohortSize(num_records=total.sum.num_records, num_patients=total.sum.num_patients, sites=total.sites)
