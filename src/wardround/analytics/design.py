@@ -21,7 +21,7 @@ from wardround.data.table import Table
 from wardround.errors import DataError
 from wardround.sums import Array
 
-BLOCK_ELEMENTS = 2**21
+BLOCK_ELEMENTS = 2**17
 """Numbers of the design that a site holds at a time (unit: elements)."""
 
 Rows = slice | NDArray[np.intp]

@@ -88,7 +88,8 @@ def _binomial_deviance(y: Values, mu: Values) -> Values:
     if ((y == 0) | (y == 1)).all():  # one logarithm a record instead of four
         single: Values = -2 * np.log(np.where(y == 1, mu, 1 - mu))
         return single
-    return 2 * (special.xlogy(y, y) - special.xlogy(y, mu) + special.xlogy(1 - y, 1 - y) - special.xlog1py(1 - y, -mu))
+    deviance: Values = special.xlogy(y, y) - special.xlogy(y, mu)
+    return 2 * (deviance + special.xlogy(1 - y, 1 - y) - special.xlog1py(1 - y, -mu))
 
 
 def _binomial_log_likelihood(y: Values, mu: Values, weight: Values, scale: float) -> Values:

@@ -121,6 +121,14 @@ class FormulaPlan:
         """Whether there is an intercept."""
         return any(product == () for term in self.terms for product in term.products)
 
+    @property
+    def spans_constant(self) -> bool:
+        """Whether some columns add up to a constant: the intercept, or a category with all of its levels."""
+        products = [product for term in self.terms for product in term.products]
+        return any(
+            all(isinstance(s.factor, CategoryFactor) and not s.is_reduced for s in product) for product in products
+        )
+
 
 def plan_formula(text: str, contract: Contract, where: str = "formula") -> FormulaPlan:
     """Understand a formula against the contract's variables.

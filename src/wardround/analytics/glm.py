@@ -37,6 +37,8 @@ PENALTY_GRID = tuple(float(p) for p in np.geomspace(1e-4, 1e1, 21))
 """Penalties a record that cross-validation tries."""
 SEPARATION_CHECK_FROM = 8
 """Step from which on an iteration that does not settle is checked for separation."""
+SEPARATION_STEP = 1e-7
+"""Relative step above which an iteration counts as not settled there."""
 
 Values = NDArray[np.float64]
 Covariance: TypeAlias = Literal["model", "HC0", "HC1", "HC2", "HC3", "cluster"]
@@ -581,7 +583,8 @@ def _fit(prepared: Prepared, model: Model, penalty: Values, first: Terms) -> Ste
         step = solve_symmetric(gram, total.sum.score - penalty * coefficients)
         size = float(np.max(np.abs(step) / (1 + np.abs(coefficients)), initial=0.0))
         if not penalty.any():
-            yield from _check_separation(prepared, model, total.sum, coefficients, step, iteration)
+            is_moving = iteration >= SEPARATION_CHECK_FROM and iteration % 2 == 0 and size > SEPARATION_STEP
+            yield from _check_separation(prepared, model, total.sum, coefficients, step if is_moving else None)
         coefficients = coefficients + step
         if size <= STEP_TOLERANCE or num_flat >= 2:
             last = yield from ask(terms, design, frame, model, coefficients)
@@ -607,16 +610,23 @@ def _fallback(prepared: Prepared, model: Model) -> Values:
 
 
 def _check_separation(
-    prepared: Prepared, model: Model, sums: Terms, coefficients: Values, step: Values, iteration: int
+    prepared: Prepared, model: Model, sums: Terms, coefficients: Values, step: Values | None
 ) -> Steps[None]:
-    """Raise `SeparationError` where the sums prove that no finite estimate exists."""
+    """Raise `SeparationError` where sums prove that no finite estimate exists.
+
+    Args:
+        prepared: the design.
+        model: family and link.
+        sums: at the coefficients.
+        coefficients: where the iteration is.
+        step: the step it takes, where it ought to have settled by now.
+    """
     if model.family not in ("binomial", "poisson"):
         return
     is_perfect = model.family == "binomial" and sums.deviance < 1e-4 * sums.num_rows
-    is_moving = iteration >= SEPARATION_CHECK_FROM and iteration % 2 == 0 and np.abs(step).max() > 0.1
-    if not (is_perfect or is_moving):
-        return
     direction = coefficients if is_perfect else step
+    if direction is None or not direction.any():
+        return
     direction = direction / np.abs(direction).max()
     found = (yield from ask(separated, prepared.design, prepared.frame, model, direction, 0.01)).sum
     if found.num_against == 0 and found.num_separated > 0:

@@ -71,7 +71,7 @@ class GLMResult:
         num_records: records used (the sum of the frequency weights, where there are any).
         num_left_out: records with a missing value.
         num_missing: by variable, records in which it is missing.
-        df_model: coefficients without the intercept.
+        df_model: coefficients beyond a constant.
         df_residual: records less coefficients.
         deviance: of the model.
         null_deviance: of the model with an intercept alone (and the offset).
@@ -395,7 +395,7 @@ def summarise(
         num_records=num_records,
         num_left_out=prepared.num_records - prepared.num_complete,
         num_missing=prepared.num_missing,
-        df_model=p - int(prepared.has_intercept),
+        df_model=p - int(prepared.spans_constant),
         df_residual=df_residual,
         deviance=sums.deviance,
         null_deviance=finish.null_deviance if null_deviance is None else null_deviance,

@@ -138,7 +138,7 @@ class Prepared:
         design: standardised columns.
         frame: rows and numbers beside the columns.
         terms: the formula's terms.
-        has_intercept: whether the first column is the intercept.
+        spans_constant: whether some columns add up to a constant.
         outcome_name: what is modelled, in words.
         outcome_mean: weighted mean of the outcome.
         num_records: records at the sites.
@@ -150,7 +150,7 @@ class Prepared:
     design: Design
     frame: Frame
     terms: tuple[Term, ...]
-    has_intercept: bool
+    spans_constant: bool
     outcome_name: str
     outcome_mean: float
     num_records: int
@@ -221,7 +221,7 @@ def prepare(setting: Setting, formula: str, extras: Extras) -> Steps[Prepared]:
         design=design,
         frame=frame,
         terms=tuple(names),
-        has_intercept=plan.has_intercept,
+        spans_constant=plan.spans_constant or extras.site_intercepts,
         outcome_name=outcome_name,
         outcome_mean=sums.outcome / sums.weight,
         num_records=counted.num_records,
