@@ -171,7 +171,8 @@ class Search:
         if self.brackets:
             enough = tolerance * self.spread
             for bracket in dict.fromkeys(self.brackets.values()):
-                if not (bracket.is_settled or bracket.is_single or bracket.width <= enough):
+                is_enough = bracket.width <= enough and not bracket.is_whole  # whole numbers: to the unit
+                if not (bracket.is_settled or bracket.is_single or is_enough):
                     yield bracket
 
     def narrowed(self, found: Mapping[Bracket, tuple[Floats, Counts]], floor: int) -> Search:

@@ -17,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from wardround.analytics.brackets import FIRST_EDGES
 from wardround.analytics.description import ColumnSummary, DescribeResult, Difference, LevelCount, VariableSummary
 from wardround.analytics.group_tests import compare_levels, compare_means, level_difference, mean_difference
-from wardround.analytics.grouping import count_codes, group_codes, group_names
+from wardround.analytics.grouping import count_codes, group_codes, level_codes, named_levels
 from wardround.analytics.moments import Moments, moments
 from wardround.analytics.quantiles import (
     COUNTS_PER_ASK,
@@ -44,7 +44,7 @@ from wardround.analytics.quantiles import (
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.data.table import Table
-from wardround.errors import ConfigError, DataError
+from wardround.errors import ConfigError
 from wardround.privacy.disclosure import DEFAULT_MINIMUM_CELL
 from wardround.sums import Contribution, Steps, ask, people, site_function, workflow
 
@@ -71,11 +71,11 @@ def _level_symbols(
 def level_counts(
     data: Table, variables: tuple[str, ...], num_levels: tuple[int, ...], by: str | None, num_groups: int
 ) -> LevelCounts:
-    """Counts of the levels of categories and booleans by group, with the counts of missing values.
+    """Counts of levels by group, with the counts of missing values.
 
     Args:
         data: this site's table.
-        variables: names of categories and booleans.
+        variables: names of categories, booleans and integers of short range.
         num_levels: how many levels each has.
         by: grouping variable; None: all records are in one group.
         num_groups: its number of levels, 1 without one.
@@ -87,10 +87,9 @@ def level_counts(
     num_records = count_codes(codes, num_groups)
     at_level: list[Counts] = [np.zeros((0, num_groups), np.int64)]
     for name, expected in zip(variables, num_levels, strict=True):
-        if len(data.contract.variable(name).category_levels or ()) != expected:
-            raise DataError(f"variable {name!r} has other levels in this site's contract; send the contract again")
+        levels = level_codes(data, name, expected)
         # One code for each pair of level and group.
-        pairs = np.where((codes < 0) | (data.codes(name) < 0), -1, data.codes(name) * np.int64(num_groups) + codes)
+        pairs = np.where((codes < 0) | (levels < 0), -1, levels * np.int64(num_groups) + codes)
         at_level.append(count_codes(pairs, expected * num_groups).reshape(expected, num_groups))
     num_present = np.array([counts.sum(axis=0) for counts in at_level[1:]]).reshape(len(variables), num_groups)
     return LevelCounts(
@@ -114,8 +113,8 @@ class _Sizes:
 class _Plan:
     """What is to be described, checked."""
 
-    contract: Contract
     variables: tuple[Variable, ...]
+    levels: Mapping[str, tuple[str, ...]]
     by: str | None
     groups: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -136,6 +135,7 @@ def describe(
     setting: Setting,
     variables: tuple[str, ...] | None = None,
     by: str | None = None,
+    categorical: tuple[str, ...] = (),
     quantiles: tuple[float, ...] = (0.25, 0.5, 0.75),
     minimum_cell: int = DEFAULT_MINIMUM_CELL,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -145,7 +145,9 @@ def describe(
     Args:
         setting: contract and sites.
         variables: what to describe; None: all of the contract but text, the patient column and `by`.
-        by: category or boolean to group by; records whose group is missing are left out and counted.
+        by: category, boolean or integer of short range to group by; records whose group is missing are left out
+            and counted.
+        categorical: integers of short range (codes) whose values are to be counted like a category's levels.
         quantiles: of numbers, each in (0, 1).
         minimum_cell: least count that is printed, and fewest people a bracket around a quantile may hold.
         tolerance: width at which a quantile is precise enough, as a part of the interquartile range.
@@ -165,11 +167,12 @@ def describe(
     """
     check_probabilities(quantiles, "describe.quantiles")
     check_precision(minimum_cell, tolerance, "describe")
+    described = _described(setting.contract, variables, by)
     plan = _Plan(
-        contract=setting.contract,
-        variables=_described(setting.contract, variables, by),
+        variables=described,
+        levels=_levels(setting.contract, described, categorical),
         by=by,
-        groups=group_names(setting.contract, by, "describe"),
+        groups=() if by is None else named_levels(setting.contract, by, "describe.by"),
         probabilities=quantiles,
         minimum_cell=minimum_cell,
         tolerance=tolerance,
@@ -195,12 +198,25 @@ def _described(contract: Contract, names: tuple[str, ...] | None, by: str | None
     return found
 
 
+def _levels(
+    contract: Contract, variables: tuple[Variable, ...], categorical: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Levels of those variables that are counted rather than averaged."""
+    names = [variable.name for variable in variables]
+    for name in categorical:
+        contract.variable(name, "describe.categorical")
+        if name not in names:
+            raise ConfigError(f"describe.categorical: {name!r} is not among the variables described; add or drop it")
+    counted = {*categorical, *(variable.name for variable in variables if not variable.is_numeric)}
+    return {name: named_levels(contract, name, "describe.categorical") for name in names if name in counted}
+
+
 def _attempt(plan: _Plan) -> Steps[DescribeResult]:
-    numbers = tuple(variable for variable in plan.variables if variable.is_numeric)
-    categories = tuple(variable for variable in plan.variables if not variable.is_numeric)
+    numbers = tuple(variable for variable in plan.variables if variable.name not in plan.levels)
+    categories = tuple(variable for variable in plan.variables if variable.name in plan.levels)
     found: dict[str, VariableSummary] = {}
     sizes = _Sizes(np.zeros(plan.num_groups, np.int64), 0, ())
-    for chunk in _category_chunks(categories, plan.num_groups):
+    for chunk in _category_chunks(plan, categories):
         sizes = yield from _describe_categories(plan, chunk, found)
     for part in in_chunks(numbers, len(plan.groups)):
         sizes = yield from _describe_numbers(plan, part, found)
@@ -216,11 +232,11 @@ def _attempt(plan: _Plan) -> Steps[DescribeResult]:
     )
 
 
-def _category_chunks(variables: tuple[Variable, ...], num_groups: int) -> Iterator[tuple[Variable, ...]]:
+def _category_chunks(plan: _Plan, variables: tuple[Variable, ...]) -> Iterator[tuple[Variable, ...]]:
     chunk: list[Variable] = []
     num_counts = 0
     for variable in variables:
-        size = len(variable.category_levels or ()) * num_groups
+        size = len(plan.levels[variable.name]) * plan.num_groups
         if chunk and num_counts + size > COUNTS_PER_ASK:
             yield tuple(chunk)
             chunk, num_counts = [], 0
@@ -234,7 +250,7 @@ def _describe_categories(
     plan: _Plan, variables: tuple[Variable, ...], found: dict[str, VariableSummary]
 ) -> Steps[_Sizes]:
     names = tuple(variable.name for variable in variables)
-    num_levels = tuple(len(variable.category_levels or ()) for variable in variables)
+    num_levels = tuple(len(plan.levels[name]) for name in names)
     total = yield from ask(level_counts, names, num_levels, plan.by, plan.num_groups)
     by_variable = np.split(total.sum.num_at_level, np.cumsum(num_levels)[:-1])
     for variable, counts, missing in zip(variables, by_variable, total.sum.num_missing, strict=True):
@@ -249,7 +265,7 @@ def _category_summary(plan: _Plan, variable: Variable, counts: Counts, missing: 
             group=group,
             num_records=int(at_level.sum() + num_missing),
             num_missing=int(num_missing),
-            levels=tuple(map(LevelCount, variable.category_levels or (), at_level.tolist())),
+            levels=tuple(map(LevelCount, plan.levels[variable.name], at_level.tolist())),
         )
         for group, at_level, num_missing in zip(
             plan.columns, [counts.sum(axis=1), *counts.T], [missing.sum(), *missing], strict=False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class VariableSummary:
 
     Attributes:
         variable: its name.
-        type: its type in the contract.
+        type: its type in the contract (an integer may have been counted like a category).
         unit: its unit, as the contract has it.
         columns: everybody, then the groups.
         test: of whether the groups differ; None without groups or where there is nothing to test.
@@ -105,7 +105,7 @@ class VariableSummary:
     @property
     def is_numeric(self) -> bool:
         """Whether it has a mean and quantiles rather than levels."""
-        return self.type in ("number", "integer", "date")
+        return not self.columns[0].levels
 
     @property
     def largest_difference(self) -> float | None:
@@ -114,16 +114,13 @@ class VariableSummary:
         return max(known, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Keys: variable, type, unit, groups (everybody first, its group None), test, smd."""
-        test = self.test
+        """Keys: variable, type, unit, groups (everybody first, its group None), test (`GroupTest`), smd."""
         return {
             "variable": self.variable,
             "type": self.type,
             "unit": self.unit,
             "groups": [column.to_dict() for column in self.columns],
-            "test": None
-            if test is None
-            else {"name": test.name, "statistic": test.statistic, "p_value": test.p_value, "groups": test.groups},
+            "test": None if self.test is None else asdict(self.test),
             "smd": [{"groups": difference.groups, "value": difference.value} for difference in self.differences],
         }
 

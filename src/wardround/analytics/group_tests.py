@@ -30,12 +30,14 @@ class GroupTest:
         statistic: t, F or chi-square; None for Fisher's exact test.
         p_value: two-sided.
         groups: the groups compared: those with a value.
+        has_small_expected: an expected count is below 5, so that a chi-square test's p-value is rough.
     """
 
     name: str
     statistic: float | None
     p_value: float
     groups: tuple[str, ...]
+    has_small_expected: bool = False
 
 
 def compare_means(groups: tuple[str, ...], count: Counts, mean: Floats, square_sum: Floats) -> GroupTest | None:
@@ -75,8 +77,7 @@ def _analysis_of_variance(count: Counts, mean: Floats, square_sum: Floats) -> tu
 def compare_levels(groups: tuple[str, ...], counts: Counts) -> GroupTest | None:
     """Chi-square test of a contingency table; Fisher's exact test of a two by two one with an expected count below 5.
 
-    Two by two tables are tested with Yates' continuity correction. A larger table with a small expected count
-    says so in the test's name.
+    Two by two tables are tested with Yates' continuity correction.
 
     Args:
         groups: their names.
@@ -94,9 +95,16 @@ def compare_levels(groups: tuple[str, ...], counts: Counts) -> GroupTest | None:
     is_small = bool(chi_square.expected_freq.min() < MINIMUM_EXPECTED)
     if is_small and table.shape == (2, 2):
         p_value = float(stats.fisher_exact(table).pvalue)
-        return GroupTest(name="Fisher's exact test", statistic=None, p_value=p_value, groups=names)
-    name = "chi-square test (an expected count is below 5)" if is_small else "chi-square test"
-    return GroupTest(name=name, statistic=float(chi_square.statistic), p_value=float(chi_square.pvalue), groups=names)
+        return GroupTest(
+            name="Fisher's exact test", statistic=None, p_value=p_value, groups=names, has_small_expected=True
+        )
+    return GroupTest(
+        name="chi-square test",
+        statistic=float(chi_square.statistic),
+        p_value=float(chi_square.pvalue),
+        groups=names,
+        has_small_expected=is_small,
+    )
 
 
 def mean_difference(mean: Floats, deviation: Floats) -> float | None:

@@ -3,7 +3,8 @@
 One ask counts, for all variables and groups at once, the values between consecutive powers of two. Each
 following ask divides every bracket that holds a wanted order statistic into equal bins and keeps the bin that
 holds it. A bracket is narrow enough when it is a small part of the interquartile range, when it has room for
-one number only (whole numbers: one unit), or when it would hold fewer people than the disclosure floor.
+one number only (where all values are whole numbers, that is one unit, and nothing wider will do), or when it would
+hold fewer people than the disclosure floor. The value is interpolated in the bracket by rank.
 
 Only counts of people leave a site, so the answer does not depend on how the records are split among sites,
 to the last bit. What is *not* promised: the coordinator sees the histograms themselves, small counts included.
@@ -31,7 +32,7 @@ from wardround.analytics.brackets import (
     bin_edges,
     count_in_bins,
 )
-from wardround.analytics.grouping import group_codes, group_names, present_by_group
+from wardround.analytics.grouping import group_codes, named_levels, present_by_group
 from wardround.analytics.result import json_text, json_value
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting
@@ -399,7 +400,7 @@ def quantiles(
     Args:
         setting: contract and sites.
         variables: numeric variables; None: all of the contract.
-        by: category or boolean to group by; records without a group are left out.
+        by: category, boolean or integer of short range to group by; records without a group are left out.
         probabilities: which quantiles, each in (0, 1).
         minimum_cell: fewest people that a bracket around a quantile may hold.
         tolerance: width at which a bracket is narrow enough, as a part of the interquartile range.
@@ -412,7 +413,7 @@ def quantiles(
     names = numeric_variables(setting.contract, variables, "quantiles.variables")
     check_probabilities(probabilities, "quantiles.probabilities")
     check_precision(minimum_cell, tolerance, "quantiles")
-    groups = group_names(setting.contract, by, "quantiles")
+    groups = () if by is None else named_levels(setting.contract, by, "quantiles.by")
 
     def attempt() -> Steps[QuantilesResult]:
         rows: list[VariableQuantiles] = []

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wardround.analytics.description import ColumnSummary, DescribeResult, VariableSummary
+from wardround.analytics.group_tests import GroupTest
 from wardround.analytics.quantiles import Quantile
 from wardround.analytics.small_cells import hidden_cells, hidden_sizes
 
@@ -74,7 +75,10 @@ def _notes(result: DescribeResult, frame: pd.DataFrame) -> Iterator[str]:
         size = _count(result.num_ungrouped, 0 < result.num_ungrouped < result.minimum_cell, result.minimum_cell)
         yield f"{size} records without {result.by} are left out."
     yield "Percentages are of the records with a value. Quantiles from counts: ± is their error bound where it shows."
-    if (frame == HIDDEN).any(axis=None) or frame.apply(lambda column: column.str.startswith("<")).any(axis=None):
+    if any(variable.test and _test(variable.test)[1].endswith("*") for variable in result.variables):
+        yield "* An expected count is below 5, so that the chi-square test's P value is rough."
+    cells = frame.iloc[:, : 1 + len(result.groups)].to_numpy().ravel()
+    if any(cell == HIDDEN or cell.startswith("<") for cell in cells):
         yield f"Counts from 1 to {result.minimum_cell - 1} are hidden, and others that would give them back."
 
 
@@ -91,7 +95,7 @@ def _rows(result: DescribeResult) -> Iterator[_Row]:
         else:
             body = _level_rows(variable, hidden, sizes_hidden, least)
         label = variable.variable + (f", {variable.unit}" if variable.unit else "")
-        p_value, test = (_p_value(variable.test.p_value), variable.test.name) if variable.test else ("", "")
+        p_value, test = _test(variable.test)
         difference = _difference(variable)
         for level, cells in [*body, *_missing_row(variable, hidden[-1], least)]:
             yield _Row(variable=label, level=level, cells=cells, p_value=p_value, test=test, difference=difference)
@@ -139,6 +143,8 @@ def _level_rows(
     variable: VariableSummary, hidden: Mask, sizes_hidden: tuple[bool, ...], minimum_cell: int
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     for index in range(len(variable.columns[0].levels)):
+        if variable.type == "integer" and not variable.columns[0].levels[index].count:
+            continue  # a number within the declared range that is no code at all
         cells = []
         for number, column in enumerate(variable.columns):
             level = column.levels[index]
@@ -163,14 +169,23 @@ def _count(count: int, is_hidden: bool, minimum_cell: int) -> str:
     return f"<{minimum_cell}" if count < minimum_cell else HIDDEN
 
 
-def _p_value(p_value: float) -> str:
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+def _test(test: GroupTest | None) -> tuple[str, str]:
+    if test is None:
+        return "", ""
+    is_rough = test.has_small_expected and test.statistic is not None
+    return "<0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}", test.name + "*" * is_rough
 
 
 def _difference(variable: VariableSummary) -> str:
     is_pair = len(variable.differences) == 1
     value = variable.differences[0].value if is_pair else variable.largest_difference
     return "" if value is None else f"{value:.3f}"
+
+
+def _rounded_up(bound: float) -> float:
+    """To one significant digit."""
+    unit = 10.0 ** math.floor(math.log10(bound))
+    return math.ceil(bound / unit - 1e-9) * unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +236,4 @@ class _Formatter:
             visible = 5e-5 * abs(quantile.value)
         else:
             visible = 0.5 * 10.0**-self.decimals
-        return self.place(quantile.value) + (f"±{quantile.bound:.1g}" if quantile.bound > visible else "")
+        return self.place(quantile.value) + (f"±{_rounded_up(quantile.bound):g}" if quantile.bound > visible else "")
