@@ -88,8 +88,8 @@ def _binomial_deviance(y: Values, mu: Values) -> Values:
     if ((y == 0) | (y == 1)).all():  # one logarithm a record instead of four
         single: Values = -2 * np.log(np.where(y == 1, mu, 1 - mu))
         return single
-    deviance: Values = special.xlogy(y, y) - special.xlogy(y, mu)
-    return 2 * (deviance + special.xlogy(1 - y, 1 - y) - special.xlog1py(1 - y, -mu))
+    parts = special.xlogy(y, y) - special.xlogy(y, mu) + special.xlogy(1 - y, 1 - y) - special.xlog1py(1 - y, -mu)
+    return np.asarray(2 * parts, np.float64)
 
 
 def _binomial_log_likelihood(y: Values, mu: Values, weight: Values, scale: float) -> Values:
