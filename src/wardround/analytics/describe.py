@@ -317,6 +317,7 @@ def _number_summary(
     row: int,
 ) -> VariableSummary:
     count, mean, deviation = moments_.count[row], moments_.mean[row], moments_.standard_deviation[row]
+    offset = moments_.offset[row]  # differences of means lose nothing to a large common part
     columns = [
         ColumnSummary(
             group=group,
@@ -333,11 +334,11 @@ def _number_summary(
         type=variable.type,
         unit=variable.unit,
         columns=tuple(columns),
-        test=compare_means(plan.groups, count[1:], mean[1:], moments_.square_sum[row, 1:]) if plan.groups else None,
+        test=compare_means(plan.groups, count[1:], offset[1:], moments_.square_sum[row, 1:]) if plan.groups else None,
         differences=tuple(
             Difference(
                 groups=(plan.groups[i], plan.groups[j]),
-                value=mean_difference(mean[[1 + i, 1 + j]], deviation[[1 + i, 1 + j]]),
+                value=mean_difference(offset[[1 + i, 1 + j]], deviation[[1 + i, 1 + j]]),
             )
             for i, j in combinations(range(len(plan.groups)), 2)
         ),

@@ -46,7 +46,7 @@ def compare_means(groups: tuple[str, ...], count: Counts, mean: Floats, square_s
     Args:
         groups: their names.
         count: values in each, shape (num_groups,).
-        mean: their means, shape (num_groups,).
+        mean: their means, or how far these are from a common number, shape (num_groups,).
         square_sum: centred sums of squares, shape (num_groups,).
 
     Returns:
@@ -111,7 +111,7 @@ def mean_difference(mean: Floats, deviation: Floats) -> float | None:
     """Standardised mean difference of two groups: second less first, over the root of the mean variance.
 
     Args:
-        mean: two means.
+        mean: two means, or how far these are from a common number.
         deviation: two standard deviations; NaN where there are fewer than two values.
 
     Returns:

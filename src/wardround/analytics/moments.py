@@ -3,7 +3,8 @@
 The first ask finds the means, the second adds up powers of the deviations from them, so that nothing is lost
 to cancellation as in `sum(x^2) - n * mean^2`; the sums of groups are then combined pairwise. Exact sums keep 64
 binary digits after the point, hence two scalings by powers of two, which lose nothing: values are divided by
-a bound on their size, and deviations are added up in slots by their size, each slot in a unit of its own.
+a bound on their size, and deviations are added up in slots by their size, each slot in a unit of its own. What is
+below 1e-40 in size is taken as 0.
 
 References:
     Chan, Golub, LeVeque (1983), Algorithms for computing the sample variance, The American Statistician 37(3),
@@ -54,13 +55,21 @@ class Moments:
 
     Attributes:
         count: number of values, shape (num_variables, num_groups).
-        mean: their mean, 0 where there are none; same shape.
+        origin: a number near the values, shape (num_variables,).
+        offset: mean less origin, 0 where there are no values, shape (num_variables, num_groups). Means are compared
+            by their offsets: at 1e9 the means themselves are rounded to 1e-7.
         square_sum: sum of squared deviations from the mean; same shape.
     """
 
     count: Counts
-    mean: Floats
+    origin: Floats
+    offset: Floats
     square_sum: Floats
+
+    @property
+    def mean(self) -> Floats:
+        """Means, shape (num_variables, num_groups)."""
+        return self.origin[:, None] + self.offset
 
     @property
     def standard_deviation(self) -> Floats:
@@ -71,15 +80,13 @@ class Moments:
     def with_everybody(self) -> Moments:
         """All groups together as column 0, before the groups; shape (num_variables, 1 + num_groups)."""
         count = self.count.sum(axis=1, keepdims=True)
-        # Deviations from one group's mean rather than from zero: nothing cancels at large offsets.
-        reference = np.take_along_axis(self.mean, self.count.argmax(axis=1)[:, None], axis=1)
-        shift = (self.count * (self.mean - reference)).sum(axis=1, keepdims=True) / np.maximum(count, 1)
-        mean = reference + shift
-        between = (self.count * (self.mean - mean) ** 2).sum(axis=1, keepdims=True)
+        offset = (self.count * self.offset).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+        between = (self.count * (self.offset - offset) ** 2).sum(axis=1, keepdims=True)
         square_sum = self.square_sum.sum(axis=1, keepdims=True) + between
         return Moments(
             count=np.hstack([count, self.count]),
-            mean=np.hstack([mean, self.mean]),
+            origin=self.origin,
+            offset=np.hstack([offset, self.offset]),
             square_sum=np.hstack([square_sum, self.square_sum]),
         )
 
@@ -174,4 +181,6 @@ def moments(
     second = deviated.sum.second @ units**2
     square_sum = second - first**2 / people
     square_sum = np.where(square_sum > _ROUNDING * second, square_sum, 0.0)
-    return Moments(count=count, mean=centres + first / people * sizes, square_sum=square_sum * sizes**2)
+    origin = np.take_along_axis(centres, count.argmax(axis=1)[:, None], axis=1)
+    offset = np.where(count > 0, centres - origin + first / people * sizes, 0.0)
+    return Moments(count=count, origin=origin[:, 0], offset=offset, square_sum=square_sum * sizes**2)
