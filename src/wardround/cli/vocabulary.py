@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
+import types
+import typing
+from collections.abc import Callable
 from typing import Any
 
 from wardround.analytics.result import json_text, json_value
 from wardround.cli.terminal import output_kept_pure, show, show_json
 from wardround.studies.extensions import installed_vocabulary
 from wardround.sums import SiteFunction, Vocabulary, WorkflowType
-from wardround.sums.contribution import Bounded, Declaration, People
+from wardround.sums.contribution import Bounded, Declaration
 
 
 def show_vocabulary(*, as_json: bool) -> int:
@@ -42,7 +46,7 @@ def _function(function: SiteFunction[..., Any]) -> dict[str, Any]:
         "summary": function.summary,
         "package": function.function.__module__.split(".")[0],
         "keeps_state": function.is_stateful,
-        "parameters": _parameters(function.parameters.signature),
+        "parameters": _parameters(function.function, function.parameters.signature),
         "returns": [{"field": name, **_declared(declaration)} for name, declaration in fields],
     }
 
@@ -60,22 +64,33 @@ def _workflow(workflow: WorkflowType[..., Any]) -> dict[str, Any]:
         "version": workflow.version,
         "summary": workflow.summary,
         "package": workflow.function.__module__.split(".")[0],
-        "options": _parameters(workflow.parameters.signature),
+        "options": _parameters(workflow.function, workflow.parameters.signature),
     }
 
 
-def _parameters(signature: inspect.Signature) -> list[dict[str, Any]]:
-    return [_parameter(parameter) for parameter in signature.parameters.values()]
+def _parameters(function: Callable[..., Any], signature: inspect.Signature) -> list[dict[str, Any]]:
+    hints = typing.get_type_hints(function)
+    return [_parameter(parameter, hints[name]) for name, parameter in signature.parameters.items()]
 
 
-def _parameter(parameter: inspect.Parameter) -> dict[str, Any]:
+def _parameter(parameter: inspect.Parameter, hint: Any) -> dict[str, Any]:
     is_required = parameter.default is parameter.empty
-    described = {"name": parameter.name, "type": _type_text(parameter.annotation), "required": is_required}
+    described = {"name": parameter.name, "type": _type_text(hint), "required": is_required}
     return described if is_required else {**described, "default": _default(parameter.default)}
 
 
-def _type_text(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+def _type_text(hint: Any) -> str:
+    """A type as a study file's author reads it: the values of a choice, the members of a union."""
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " | ".join(json.dumps(member, ensure_ascii=False) for member in members)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_type_text(member) for member in members)
+    if hint is type(None):
+        return "null"
+    if isinstance(hint, type) and not members:
+        return hint.__name__
+    return inspect.formatannotation(hint).replace("typing.", "").replace("numpy.", "")
 
 
 def _default(value: Any) -> Any:
@@ -100,18 +115,20 @@ def _text(document: dict[str, Any]) -> str:
 def _option_lines(options: list[dict[str, Any]]) -> list[str]:
     lines = []
     for option in options:
-        default = " (required)" if option["required"] else f" = {option['default']!r}"
+        default = " (required)" if option["required"] else f" = {json.dumps(option['default'], ensure_ascii=False)}"
         lines.append(f"    {option['name']}: {option['type']}{default}")
     return lines
 
 
-_KINDS = {People.__name__.lower(): "counts of people or records", "exact": "real numbers, summed exactly"}
+_KINDS = {
+    "people": ("a count of people or records", "counts of people or records"),
+    "exact": ("a real number, summed exactly", "real numbers, summed exactly"),
+}
 
 
 def _field_text(field: dict[str, Any]) -> str:
-    shape = " x ".join(str(size) for size in field["shape"]) or "1"
+    shape = " x ".join(str(size) for size in field["shape"])
     if field["kind"] == "bounded":
-        what = f"a vector clipped to norm {field['clip_norm']}, in {field['bits']} bits an element"
-    else:
-        what = _KINDS[field["kind"]]
-    return f"{shape} {what}"
+        return f"{shape} numbers of norm at most {field['clip_norm']}, in {field['bits']} bits each"
+    one, many = _KINDS[field["kind"]]
+    return f"{shape} {many}" if shape else one

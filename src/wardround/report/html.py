@@ -53,6 +53,7 @@ class _Section:
     failure: str | None
     table: TableView | None
     figure: str | None
+    notes: tuple[str, ...]
     facts: RunFacts | None
 
 
@@ -88,5 +89,6 @@ def _section(outcome: AnalysisOutcome) -> _Section:
         failure=outcome.failure,
         table=table,
         figure=figure,
+        notes=tuple(getattr(result, "notes", ())),  # not every result has some
         facts=outcome.facts,
     )

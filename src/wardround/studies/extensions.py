@@ -17,7 +17,14 @@ from wardround.errors import ConfigError
 from wardround.sums import Vocabulary
 
 ENTRY_POINT_GROUP = "wardround.analyses"
-BUILT_IN = ("wardround.studies.census", "wardround.analytics.describe", "wardround.analytics.glm")
+BUILT_IN = (
+    "wardround.studies.census",
+    "wardround.analytics.describe",
+    "wardround.analytics.glm",
+    "wardround.analytics.moments",
+    "wardround.analytics.preparation",
+    "wardround.analytics.quantiles",
+)
 """Modules of this package that define site functions and workflows."""
 
 

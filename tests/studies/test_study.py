@@ -1,0 +1,192 @@
+"""The study file: what it may say, and how it is refused."""
+
+import contextlib
+import tomllib
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wardround.data.contract import Contract, Setting, Variable
+from wardround.errors import ConfigError
+from wardround.studies.extensions import installed_vocabulary
+from wardround.studies.preflight import preflight
+from wardround.studies.study import (
+    MAX_ANALYSES,
+    MAX_OPTION_DEPTH,
+    MAX_STUDY_BYTES,
+    parse_study,
+)
+
+VOCABULARY = installed_vocabulary()
+LEAST = """
+[study]
+name = "length-of-stay"
+question = "Which patients stay longer than a week?"
+[[analysis]]
+workflow = "glm"
+formula = "long_stay ~ C(procedure) + C(sex) + age"
+family = "binomial"
+"""
+HEAD = '[study]\nname = "n"\nquestion = "q"\n'
+CENSUS = '[[analysis]]\nworkflow = "census"\n'
+
+
+def refusal(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_study(text, VOCABULARY)
+    return str(caught.value)
+
+
+def test_the_least_study_file():
+    study = parse_study(LEAST, VOCABULARY)
+    assert (study.name, study.question) == ("length-of-stay", "Which patients stay longer than a week?")
+    assert (study.purpose, study.minimum_sites, study.contract, study.cohort) == (None, None, None, None)
+    assert study.violations == "refuse"
+    (analysis,) = study.analyses
+    assert (analysis.number, analysis.title, analysis.label) == (1, "glm", "analysis 1 (glm)")
+    assert analysis.workflow.options["family"] == "binomial"
+    assert analysis.workflow.options["confidence"] == 0.95  # a default
+    assert dict(analysis.given) == {"formula": "long_stay ~ C(procedure) + C(sex) + age", "family": "binomial"}
+
+
+def test_every_key():
+    study = parse_study(
+        HEAD
+        + 'purpose = "p"\nminimum_sites = 3\ncontract = "agreed/contract.toml"\ncohort = "age >= 18"\n'
+        + 'violations = "missing"\n'
+        + CENSUS
+        + 'title = "Größe"\n'
+        + '[[analysis]]\nworkflow = "describe"\nquantiles = [0.1, 0.9]\n',
+        VOCABULARY,
+    )
+    assert (study.purpose, study.minimum_sites, study.contract) == ("p", 3, "agreed/contract.toml")
+    assert (study.cohort, study.violations) == ("age >= 18", "missing")
+    assert [analysis.title for analysis in study.analyses] == ["Größe", "describe"]
+    assert study.analyses[1].workflow.options["quantiles"] == (0.1, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", '[study] is missing; begin with [study], name = "..." and question = "..."'),
+        ("study = 1", "[study] is missing"),
+        ("[[study]]", "[study] is missing"),
+        (CENSUS, "[study] is missing"),
+        (HEAD, "analysis: a study has 1 to 100 of them, got 0; write [[analysis]]"),
+        (HEAD + '[analysis]\nworkflow = "census"', "write [[analysis]] with two brackets"),
+        (HEAD + "[[analysis]]\n", "analysis[1].workflow: missing; add it"),
+        (HEAD + '[[analysis]]\nworkflow = "gml"', "analysis[1].workflow: unknown workflow 'gml'; did you mean 'glm'?"),
+        (HEAD + CENSUS + CENSUS + "foo = 1", "analysis[2].foo: unknown key"),
+        (LEAST + "famly = 1", "analysis[1].famly: unknown key; did you mean 'family'?"),
+        (LEAST.replace("binomial", "binomal"), "analysis[1].family: "),
+        (LEAST.replace('formula = "long_stay ~', 'frmula = "long_stay ~'), "analysis[1].formula: missing; add it"),
+        (HEAD.replace("question", "qestion") + CENSUS, "study.qestion: unknown key; did you mean 'question'?"),
+        (HEAD.replace('"n"', "1") + CENSUS, "study.name: Input should be a valid string"),
+        (HEAD.replace('"n"', '""') + CENSUS, "study.name: String should have at least 1 character"),
+        (HEAD.replace('"n"', '"a\\nb"') + CENSUS, "study.name: must be one line"),
+        (HEAD.replace('"n"', '"\\u001b[2J"') + CENSUS, "study.name: contains control characters; remove them"),
+        (HEAD + "minimum_sites = 0\n" + CENSUS, "study.minimum_sites: Input should be greater than or equal to 1"),
+        (HEAD + "minimum_sites = true\n" + CENSUS, "study.minimum_sites: Input should be a valid integer"),
+        (HEAD + 'violations = "drop"\n' + CENSUS, "study.violations: Input should be 'refuse' or 'missing'"),
+        (HEAD + 'contract = "c"\npatient = "id"\n' + CENSUS, "study.patient: the contract names the patient column"),
+        (HEAD + CENSUS + "[stdy]", "stdy: unknown key; a study file has [study] and [[analysis]]"),
+        ("[study", "is not valid TOML: "),
+        ("a = " + "9" * 5000, "is not valid TOML: "),
+        ("a = 2020-13-45", "is not valid TOML: "),
+        ("a = " + "[" * 100_000, "is nested too deeply; write it flat"),
+        ("a." * 200_000 + "a = 1", "line 1 has over 100 periods; write it over several lines"),
+    ],
+)
+def test_refusals_name_place_and_remedy(text, message):
+    assert message in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/contract.toml", "../contract.toml", "a/../../c.toml", "C:\\c.toml", "\\\\host\\c.toml", "a\\..\\b"]
+)
+def test_a_contract_outside_the_folder_is_refused(path):
+    text = HEAD + f"contract = '{path}'\n" + CENSUS
+    assert "study.contract: must be a path inside the study file's folder" in refusal(text)
+
+
+def test_all_problems_are_told_at_once():
+    message = refusal('[study]\nname = ""\n[[analysis]]\nworkflow = "gml"\n' + CENSUS + "x = 1\n")
+    for place in ("study.name", "study.question", "analysis[1].workflow", "analysis[2].x"):
+        assert place in message
+
+
+def test_sizes_are_limited():
+    assert f"the limit is {MAX_STUDY_BYTES} bytes" in refusal("#" * (MAX_STUDY_BYTES + 1))
+    assert f"1 to {MAX_ANALYSES}" in refusal(HEAD + CENSUS * (MAX_ANALYSES + 1))
+    assert len(parse_study(HEAD + CENSUS * MAX_ANALYSES, VOCABULARY).analyses) == MAX_ANALYSES
+    assert "at most 200 characters" in refusal(HEAD.replace('"n"', f'"{"n" * 201}"') + CENSUS)
+    assert "the limit is 20000 characters" in refusal(HEAD + CENSUS + f'x = "{"y" * 20_001}"')
+    assert "the limit is 200 characters" in refusal(HEAD + CENSUS + f"{'x' * 201} = 1")
+    assert "hold over 10000 values" in refusal(HEAD + CENSUS + f"x = [{'1,' * 10_001}]")
+    deep = "[" * (MAX_OPTION_DEPTH + 1) + "]" * (MAX_OPTION_DEPTH + 1)
+    assert "nested over 8 deep" in refusal(HEAD + CENSUS + f"x = {deep}")
+
+
+def test_control_characters_in_options_are_refused():
+    assert "analysis[1].x contains control characters" in refusal(HEAD + CENSUS + 'x = "\\u001b]0;"')
+    assert "contains control characters" in refusal(HEAD + CENSUS + '"\\u0007" = 1')
+
+
+SETTING = Setting(
+    contract=Contract(
+        variables=(
+            Variable(name="x", type="number"),
+            Variable(name="y", type="boolean"),
+            Variable(name="z", type="category", levels=("a", "b")),
+        )
+    ),
+    sites=("A", "B"),
+)
+
+
+def attempt(text):
+    """Parse a text and start its analyses; anything but a ConfigError fails the test."""
+    with contextlib.suppress(ConfigError):
+        preflight(parse_study(text, VOCABULARY).analyses, SETTING)
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.times()
+_values = st.recursive(
+    _scalars.filter(lambda value: value is not None),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+_keys = st.sampled_from(["name", "question", "contract", "cohort", "minimum_sites", "violations", "patient"])
+_options = st.sampled_from(["workflow", "title", "formula", "family", "l2", "by", "variables", "quantiles", "cluster"])
+_words = st.sampled_from(["glm", "describe", "census", "y ~ x", "x ~ C(z)", "x", "z", "binomial", "cross-validated"])
+_sections = st.dictionaries(_keys | st.text(max_size=4), _values | _words, max_size=6)
+_tables = st.dictionaries(_options | st.text(max_size=4), _values | _words, max_size=6)
+_good_heads = st.just({"name": "n", "question": "q"})
+_good_tables = st.sampled_from(["glm", "describe"]).flatmap(lambda name: _tables.map(lambda t: {**t, "workflow": name}))
+_documents = st.fixed_dictionaries(
+    {"study": _values | _sections | _good_heads, "analysis": _values | st.lists(_tables | _good_tables, max_size=3)}
+)
+
+
+@given(st.text() | st.text(alphabet='[]{}=."\\\n study analysis'))
+def test_hostile_text_gives_config_error_only(text):
+    attempt(text)
+
+
+@given(_documents)
+def test_hostile_documents_give_config_error_only(document):
+    try:
+        text = tomli_w.dumps(document)
+        tomllib.loads(text)
+    except (ValueError, TypeError):  # the generator made what TOML cannot say
+        return
+    attempt(text)
+
+
+@given(st.data())
+def test_a_study_cut_or_changed_anywhere_gives_config_error_only(data):
+    place = data.draw(st.integers(0, len(LEAST) - 1))
+    cut = data.draw(st.integers(0, 10))
+    attempt(LEAST[:place] + data.draw(st.text(max_size=5)) + LEAST[place + cut :])
