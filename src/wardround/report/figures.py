@@ -40,13 +40,13 @@ def svg_of(result: Result, title: str, prefix: str) -> str:
         equal_results_give_equal_svg: no date, random id or machine's setting is in it.
     """
     try:
-        import matplotlib as mpl
+        import matplotlib.style
         from cycler import cycler
     except ModuleNotFoundError:
         raise ConfigError("figures need matplotlib; install it with: pip install 'wardround[report]'") from None
 
     buffer = io.StringIO()
-    with mpl.rc_context(), mpl.rc_context(_settings(cycler(color=OKABE_ITO))):
+    with matplotlib.style.context(["default", _settings(cycler(color=OKABE_ITO))]):
         figure = result.plot()
         _let_powers_be_mathematics(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

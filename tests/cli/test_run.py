@@ -1,0 +1,123 @@
+"""`wardround run`: what it prints, writes and returns."""
+
+import json
+
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from tests.cli.conftest import STUDY
+from wardround.engines.record import replay
+from wardround.engines.record_file import load_record
+from wardround.engines.simulated_hospitals import simulate_folder
+from wardround.studies.extensions import installed_vocabulary
+from wardround.studies.study import parse_study
+
+SEPARATED = STUDY + '[[analysis]]\nworkflow = "glm"\ntitle = "Perfect"\nformula = "long_stay ~ perfect"\n'
+
+
+def test_json_is_the_pooled_fit(run, folder, study_file, hospitals):
+    done = run("run", study_file(), "--simulate", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    (analysis,) = document["analyses"]
+    pooled = pd.concat(hospitals.values())
+    fit = sm.GLM.from_formula(analysis["options"]["formula"], pooled, family=sm.families.Binomial()).fit(tol=1e-12)
+    terms = pd.DataFrame(analysis["result"]["terms"]).set_index("term")
+    for name, expected in (("estimate", fit.params), ("standard_error", fit.bse), ("p_value", fit.pvalues)):
+        assert terms[name].to_dict() == pytest.approx(expected.to_dict(), rel=1e-8)
+    assert {"low", "high"} <= set(terms.columns)
+
+
+def test_json_holds_study_sites_runs_and_version(run, folder, study_file):
+    document = json.loads(run("run", study_file(), "--simulate", folder, "--json").stdout)
+    assert document["study"]["question"] == "Which patients stay longer than a week?"
+    assert document["sites"] == ["$North$", "Süd·Zürich", "West"]
+    assert document["cohort"]["num_records"] == 360
+    assert document["wardround"] == document["versions"]["wardround"]
+    (analysis,) = document["analyses"]
+    assert (analysis["workflow"], analysis["title"]) == ("glm", "glm")
+    facts = analysis["run"]
+    assert facts["rounds"] == sum(facts["asked"].values()) > 0
+    assert facts["bytes"] >= 8 * facts["numbers"] > 0
+    assert facts["seconds"] > 0
+    assert facts["sites"] == document["sites"]
+    assert facts["failures"] == {}
+
+
+def test_text_is_each_summary_under_its_heading(run, folder, study_file):
+    done = run("run", study_file(STUDY + 'title = "Längere Liegezeit"\n'), "--simulate", folder)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("length-of-stay\n==============\nWhich patients")
+    assert "1. Längere Liegezeit\n--------------------\n" in done.stdout
+    assert "Federated generalised linear model" in done.stdout
+    assert "C(procedure)[T.knee]" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_record_replays_to_the_result(run, folder, study_file, tmp_path):
+    path = study_file()
+    kept = tmp_path / "kept" / "here"
+    document = json.loads(run("run", path, "--simulate", folder, "--json", "--record", kept).stdout)
+    (file,) = kept.iterdir()
+    assert file.name == "001-glm.wardround-run"
+    vocabulary = installed_vocabulary()
+    record = load_record(file, vocabulary)
+    (analysis,) = parse_study(path.read_text(encoding="utf-8"), vocabulary).analyses
+    again = replay(analysis.workflow, simulate_folder(folder).setting, record)
+    assert again.to_dict() == document["analyses"][0]["result"]
+
+
+def test_an_analysis_that_fails_leaves_the_others_standing(run, folder, study_file, hospitals, tmp_path):
+    for name, table in hospitals.items():
+        table.assign(perfect=table["long_stay"] * 2.5).to_csv(folder / f"{name}.csv", index=False)
+    text = SEPARATED + 'family = "binomial"\n'
+    done = run("run", study_file(text), "--simulate", folder, "--json", "--report", tmp_path / "report.html")
+    assert done.exit_code == 1
+    good, bad = json.loads(done.stdout)["analyses"]
+    assert good["result"]["terms"]
+    assert (bad["result"], bad["run"], bad["error"]["kind"]) == (None, None, "SeparationError")
+    assert "analysis 2 (glm): separation" in done.stderr
+    assert "No result." in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No result: separation" in run("run", study_file(text), "--simulate", folder).stdout
+
+
+def test_the_contract_of_a_study_is_read_from_beside_it(run, folder, study_file, tmp_path):
+    contract = tmp_path / "agreed" / "contract.toml"
+    contract.parent.mkdir()
+    assert run("contract", "infer", folder, "--output", contract).exit_code == 0
+    text = STUDY.replace("[[analysis]]", 'contract = "agreed/contract.toml"\n[[analysis]]')
+    assert run("run", study_file(text), "--simulate", folder).exit_code == 0
+    contract.write_text(contract.read_text(encoding="utf-8").replace("knee", "elbow"), encoding="utf-8")
+    done = run("run", study_file(text), "--simulate", folder)
+    assert done.exit_code == 1
+    assert "does not fit the contract" in done.stderr
+    assert "unknown level" in done.stderr
+
+
+def test_a_link_out_of_the_folder_is_not_followed(run, folder, study_file, tmp_path):
+    outside = tmp_path / "outside.toml"
+    assert run("contract", "infer", folder, "--output", outside).exit_code == 0
+    inside = tmp_path / "study"
+    inside.mkdir()
+    (inside / "contract.toml").symlink_to(outside)
+    text = STUDY.replace("[[analysis]]", 'contract = "contract.toml"\n[[analysis]]')
+    (inside / "study.toml").write_text(text, encoding="utf-8")
+    done = run("run", inside / "study.toml", "--simulate", folder)
+    assert done.exit_code == 1
+    assert "study.contract: contract.toml leads out of the study file's folder" in done.stderr
+
+
+def test_the_cohort_chooses_the_records(run, folder, study_file, hospitals):
+    text = STUDY.replace("[[analysis]]", 'cohort = "age >= 60"\n[[analysis]]')
+    document = json.loads(run("run", study_file(text), "--simulate", folder, "--json").stdout)
+    expected = sum(int((table["age"] >= 60).sum()) for table in hospitals.values())
+    assert document["cohort"]["num_records"] == document["analyses"][0]["result"]["num_records"] == expected
+
+
+def test_a_report_is_written_and_named(run, folder, study_file, tmp_path):
+    report = tmp_path / "Bericht.html"
+    done = run("run", study_file(), "--simulate", folder, "--json", "--report", report)
+    json.loads(done.stdout)
+    assert done.stderr == f"report: {report}\n"
+    assert report.read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -1,0 +1,93 @@
+"""Figures as SVG that stands in a page."""
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+
+from wardround.report.figures import svg_of
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Drawing:
+    """A result that draws what it is told to."""
+
+    def __init__(self, draw):
+        self._draw = draw
+
+    def plot(self):
+        figure = Figure(figsize=(4, 3))
+        self._draw(figure.subplots())
+        return figure
+
+
+def svg(draw, prefix="f"):
+    return svg_of(Drawing(draw), "A title", prefix)
+
+
+def texts(text):
+    return ["".join(element.itertext()) for element in ElementTree.fromstring(text).iter(f"{SVG}text")]
+
+
+def test_equal_results_give_equal_svg():
+    def draw(axes):
+        axes.plot([1, 2], [3, 4], "o-")
+
+    first = svg(draw)
+    with mpl.rc_context({"font.size": 23, "svg.hashsalt": "other", "svg.fonttype": "path"}):
+        assert svg(draw) == first
+    assert not re.search(r"20\d\d-\d\d-\d\d", first)
+
+
+def test_text_from_outside_is_no_mathematics():
+    assert "$\\frac{$" in texts(svg(lambda axes: axes.set_title("$\\frac{$")))
+    assert "$a$" in texts(svg(lambda axes: axes.set_yticks([0, 1], ["$a$", "b"])))
+
+
+def test_powers_on_a_logarithmic_axis_are():
+    def draw(axes):
+        axes.plot([1, 1e5], [1, 2])
+        axes.set_xscale("log")
+
+    assert not any("mathdefault" in text for text in texts(svg(draw)))
+
+
+def test_ids_begin_with_the_prefix_and_references_follow():
+    def draw(axes):
+        axes.plot([1, 2], [3, 4], "o-")
+
+    root = ElementTree.fromstring(svg(draw, "figure7"))
+    ids = {element.get("id") for element in root.iter() if element.get("id")}
+    assert ids
+    assert all(name.startswith("figure7-") for name in ids)
+    uses = [element.get("{http://www.w3.org/1999/xlink}href") for element in root.iter(f"{SVG}use")]
+    assert uses
+    assert {use[1:] for use in uses} <= ids
+
+
+def test_it_is_described_for_those_who_cannot_see_it():
+    root = ElementTree.fromstring(svg(lambda axes: None))
+    assert (root.get("role"), root.get("aria-labelledby")) == ("img", "f-title")
+    assert root[0].tag == f"{SVG}title"
+    assert root[0].text == "A title"
+
+
+@pytest.mark.parametrize(
+    ("colour", "drawn"),
+    [
+        ("black", "stroke: currentColor;"),
+        ("#1f2933", "stroke: currentColor;"),
+        ("0.8", "stroke: currentColor; stroke-opacity: 0.20"),
+        ("white", "stroke: var(--paper, #fff)"),
+        ("#0072B2", "stroke: #0072b2"),
+    ],
+)
+def test_greys_are_the_pages_ink_and_colours_stay(colour, drawn):
+    assert drawn in svg(lambda axes: axes.plot([1, 2], [3, 4], color=colour, linewidth=7))
+
+
+def test_no_style_reaches_the_page_around_it():
+    assert "<style" not in svg(lambda axes: None)

@@ -1,0 +1,170 @@
+"""The report: complete, self-contained, and nobody's text becomes markup."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+import wardround as wr
+from tests.report.conftest import carried_out
+from wardround.errors import ConfigError
+from wardround.report.html import check_can_report, render_report, write_report
+from wardround.report.outcome import Failure
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}$\\frac{$"
+
+
+class Page(HTMLParser):
+    """What is on a page, by element; fails on elements that do not match."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.ids, self.text, self._open = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(outcome):
+    return Page(render_report(outcome))
+
+
+def test_it_tells_everything(page):
+    text = re.sub(r"\s+", " ", " ".join(page.text))
+    for expected in (
+        "Wards",
+        "Who dies?",
+        "North",
+        "South",
+        "160",
+        "Mortality",
+        "workflow glm, version 1",
+        "formula = died ~ age + C(sex)",
+        "Standard error".lower(),
+        "C(sex)[T.m]",
+        "each hospital sent",
+        "glm.terms@1",
+        "numpy",
+        "Simulated",
+    ):
+        assert expected in text
+
+
+def test_needs_nothing_else(page):
+    assert page.all("script") == page.all("link") == page.all("img") == page.all("iframe") == []
+    for _, attributes in page.elements:
+        for name in ("src", "srcset", "data", "action", "formaction", "background"):
+            assert name not in attributes
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_no_style_makes_a_request(outcome):
+    text = render_report(outcome)
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+
+
+def test_everything_is_escaped():
+    hostile = carried_out(
+        sites=(HOSTILE, "South"),
+        level=HOSTILE,
+        name=HOSTILE,
+        question=HOSTILE,
+        title=HOSTILE,
+        study={"purpose": HOSTILE},
+    )
+    text = render_report(replace(hostile, versions={**hostile.versions, HOSTILE: HOSTILE}))
+    page = Page(text)
+    assert page.all("script") == page.all("img") == []
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert "<script" not in text
+    assert "49" not in re.findall(r"<h1>(.*?)</h1>", text)[0]  # the template language is not run on it
+    shown = "".join(page.text)
+    assert shown.count(HOSTILE) >= 6
+
+
+def test_failures_and_absences_are_escaped(outcome):
+    first, second = outcome.analyses
+    broken = replace(second, result=Failure("ModelError", HOSTILE), facts=None)
+    absent = replace(first, facts=replace(first.facts, failures={HOSTILE: HOSTILE}))
+    page = Page(render_report(replace(outcome, analyses=(absent, broken))))
+    assert page.all("script") == page.all("img") == []
+    assert "".join(page.text).count(HOSTILE) == 3
+
+
+def test_equal_outcomes_give_equal_reports(outcome):
+    assert render_report(outcome) == render_report(outcome)
+
+
+def test_ids_are_unique_and_references_lead_somewhere(page):
+    assert len(page.ids) == len(set(page.ids))
+    for tag, attributes in page.elements:
+        for name in ("href", "xlink:href"):
+            if name in attributes:
+                assert attributes[name][1:] in page.ids, tag
+        for value in attributes.values():
+            for reference in re.findall(r"url\(#([^)]*)\)", value or ""):
+                assert reference in page.ids
+
+
+def test_it_can_be_read_without_seeing_it(page):
+    assert page.all("html")[0]["lang"] == "en"
+    assert [tag for tag, _ in page.elements if tag in ("h1", "h2", "h3")] == ["h1", "h2", "h3", "h2", "h3"]
+    assert all(attributes.get("scope") in ("col", "row", "rowgroup") for attributes in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) == 2
+    for attributes in page.all("svg"):
+        assert attributes["role"] == "img"
+        assert attributes["aria-labelledby"] in page.ids
+    assert len(page.all("main")) == len(page.all("header")) == len(page.all("footer")) == 1
+
+
+def test_many_sites_are_folded_away():
+    page = Page(render_report(carried_out(sites=[f"Site {i}" for i in range(30)])))
+    assert "All 30 hospitals" in "".join(page.text)
+
+
+def test_sites_that_were_absent_are_named():
+    script = [wr.Event(site="South", behaviour="drops_before", round=2)]
+    outcome = carried_out(sites=("North", "South", "West"), minimum_sites=2, script=script)
+    text = " ".join("".join(Page(render_report(outcome)).text).split())
+    assert "South was absent from round" in text
+
+
+def test_where_a_report_cannot_be_written(tmp_path, outcome, monkeypatch):
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        check_can_report(tmp_path)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        write_report(outcome, tmp_path / "none" / "report.html")
+    monkeypatch.setattr("wardround.report.html.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs jinja2 and matplotlib.*pip install 'wardround\[report\]'"):
+        check_can_report(tmp_path / "report.html")
+
+
+def test_it_is_written_as_utf_8(tmp_path, outcome):
+    write_report(outcome, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_bytes().decode("utf-8") == render_report(outcome)
