@@ -40,10 +40,22 @@ def forest_plot(result: GLMResult) -> Figure:
     axes.axvline(1.0 if is_ratio else 0.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     if is_ratio and len(rows):
         axes.set_xscale("log")
+        _plain_ticks(axes)
     _label(axes, rows, places)
     name = _RATIO_NAMES.get(result.link, "Coefficient")
     axes.set_xlabel(f"{name} ({result.confidence:.0%} interval)", color=INK)
     return figure
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Ratios as people write them, 0.5 and 2, where matplotlib would write powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axes.get_xlim()
+    is_narrow = high / low < 100
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,), numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _label(axes: Any, rows: list[Any], places: Any) -> None:
