@@ -235,6 +235,11 @@ class Simulation:
         """Names of the sites, in order."""
         return tuple(self._data)
 
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Each site's data: they are in this process, and whoever simulates owns them."""
+        return self._data
+
     def run(self, workflow: Workflow[R]) -> R:
         """Carry a workflow out and return its result; raises as `record` does."""
         return self.record(workflow).result

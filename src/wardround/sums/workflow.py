@@ -61,7 +61,7 @@ class Total(Generic[C]):
 class Snapshot:
     """A state from which the workflow can start again; totals before it need not be kept.
 
-    `state` is a frozen dataclass of numbers, strings, tuples and `Array`s.
+    `state` is a frozen dataclass of numbers, strings, tuples and `Array` values.
     """
 
     state: Any
