@@ -297,6 +297,12 @@ def test_text_patient_and_group_are_left_out_by_default():
     assert [variable.variable for variable in result.variables] == ["age", "sex"]
 
 
+def test_patient_column_in_the_contract_is_left_out_by_default():
+    contract = Contract(variables=(number("x"), Variable(name="pid", type="integer")), patient="pid")
+    ask = next(describe().steps(Setting(contract=contract, sites=("a",))))
+    assert ask.arguments["variables"] == ("x",)
+
+
 def test_sites_that_disagree_about_levels_are_told():
     simulation = hospitals([SEX], {"sex": np.zeros(4)}, np.arange(4) % 2)
     other = Contract(variables=(category("sex", "f", "m"),))

@@ -32,8 +32,6 @@ NUM_SLOTS = 4
 """Slots cover deviations from 2^1 down to 2^-62 of the bound; float64 numbers that size cannot differ by less."""
 HEADROOM_BITS = 10
 """Deviations are scaled up by this power of two: 2^41 records fit, and each slot keeps a float64's precision."""
-# The residue of rounding in a sum of squares whose values are all equal, relative to the uncorrected sum.
-_ROUNDING = 1e-13
 
 
 class Sums(Contribution):
@@ -179,8 +177,8 @@ def moments(
     units = np.ldexp(1.0, -(SLOT_BITS * np.arange(NUM_SLOTS) + HEADROOM_BITS))
     first = deviated.sum.first @ units
     second = deviated.sum.second @ units**2
-    square_sum = second - first**2 / people
-    square_sum = np.where(square_sum > _ROUNDING * second, square_sum, 0.0)
+    # All but equal values are a few units of their last place from the centre: both terms are then exact, and so is 0.
+    square_sum = np.maximum(second - first**2 / people, 0.0)
     origin = np.take_along_axis(centres, count.argmax(axis=1)[:, None], axis=1)
     offset = np.where(count > 0, centres - origin + first / people * sizes, 0.0)
     return Moments(count=count, origin=origin[:, 0], offset=offset, square_sum=square_sum * sizes**2)
