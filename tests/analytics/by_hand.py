@@ -27,12 +27,19 @@ def hospitals(
     minimum_sites: int | None = None,
 ) -> Simulation:
     """Record i is at site `site_of[i]`; numbers as float64 with NaN, levels as codes with -1."""
+    tables, setting = tables_of(variables, columns, site_of, num_sites)
+    return Simulation(tables, setting, script=script, minimum_sites=minimum_sites)
+
+
+def tables_of(
+    variables: Sequence[Variable], columns: Mapping[str, np.ndarray], site_of: np.ndarray, num_sites: int | None = None
+) -> tuple[dict[str, Table], Setting]:
+    """The sites' tables and the setting that `hospitals` simulates."""
     contract = Contract(variables=tuple(variables))
     site_of = np.asarray(site_of)
     num_sites = num_sites or int(site_of.max(initial=0)) + 1
     tables = {f"site{site}": _table(f"site{site}", contract, columns, site_of == site) for site in range(num_sites)}
-    setting = Setting(contract=contract, sites=tuple(tables))
-    return Simulation(tables, setting, script=script, minimum_sites=minimum_sites)
+    return tables, Setting(contract=contract, sites=tuple(tables))
 
 
 def _table(site: str, contract: Contract, columns: Mapping[str, np.ndarray], is_here: np.ndarray) -> Table:

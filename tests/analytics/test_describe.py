@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.analytics.by_hand import category, hospitals, number
+from tests.analytics.by_hand import category, hospitals, number, tables_of
 from wardround.analytics.describe import describe
 from wardround.analytics.group_tests import compare_levels, compare_means, level_difference
 from wardround.analytics.result import Result
@@ -19,6 +19,7 @@ from wardround.data.contract import Contract, Setting, Variable
 from wardround.engines.simulated_hospitals import simulate
 from wardround.engines.simulation import Event
 from wardround.errors import ConfigError, DataError, QuorumError, SiteError
+from wardround.testing import check_workflow
 
 SEX, GROUP = category("sex", "f", "m", "x"), category("group", "a", "b", "c")
 close = {"rel": 1e-8, "abs": 1e-12}
@@ -389,3 +390,15 @@ def test_differences_of_levels():
     first, second = 0.25, 0.6
     pooled = np.sqrt((first * (1 - first) + second * (1 - second)) / 2)
     assert level_difference(np.array([[3, 4], [1, 6]])) == pytest.approx((second - first) / pooled)
+
+
+def test_keeps_the_contract_of_workflows():
+    rng = np.random.default_rng(4)
+    columns = {
+        "x": rng.normal(0, 1, 90),
+        "y": rng.integers(0, 9, 90),
+        "sex": rng.integers(-1, 3, 90),
+        "group": rng.integers(0, 2, 90),
+    }
+    result = check_workflow(describe(by="group"), *tables_of(VARIABLES, columns, np.arange(90) % 3))
+    assert result.num_records == 90

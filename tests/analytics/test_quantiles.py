@@ -7,12 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.analytics.by_hand import category, hospitals, number
+from tests.analytics.by_hand import category, hospitals, number, tables_of
 from wardround.analytics.brackets import FIRST_EDGES, Bracket, bin_edges, count_in_bins
 from wardround.analytics.quantiles import COUNTS_PER_ASK, in_chunks, quantiles
 from wardround.analytics.result import Result
 from wardround.data.contract import Variable
 from wardround.errors import ConfigError, DataError
+from wardround.testing import check_workflow
 
 PROBABILITIES = (0.01, 0.25, 0.5, 0.9)
 
@@ -231,3 +232,9 @@ def test_bins_are_open_below_and_closed_above():
     zeros = np.searchsorted(FIRST_EDGES, 0.0, side="left") - 1
     counts = count_in_bins(np.array([0.0, -0.0, 5e-324, -5e-324]), FIRST_EDGES)
     assert counts[zeros - 1 : zeros + 2].tolist() == [1, 2, 1]
+
+
+def test_keeps_the_contract_of_workflows():
+    variables, values = [number("x"), category("g", "a", "b")], np.random.default_rng(4).normal(0, 1, 90)
+    tables, setting = tables_of(variables, {"x": values, "g": np.arange(90) % 2}, np.arange(90) % 3)
+    assert check_workflow(quantiles(by="g"), tables, setting).num_records == 90
