@@ -1,9 +1,10 @@
-"""Fed-Heart-Disease (FLamby, NeurIPS 2022): its records, its split, its metric; a federated regression beside its numbers.
+"""Fed-Heart-Disease (FLamby, NeurIPS 2022): its records, split and metric; a federated regression beside its numbers.
 
-Published there: accuracy as mean of the four sites / on the pooled test set of .685 / .748 for its federated averaging, .731 / .785
-for its best federated method, .735 / .795 for its pooled model; a well-done centralised logistic regression reaches .800 / .791.
-95 % intervals are about +-.06. What differs from the published pipeline is preprocessing: columns are standardised
-over all sites together, not within each.
+Accuracy published there, as mean of the four sites / on the pooled test set: .685 / .748 for its federated averaging,
+.731 / .785 for its best federated method, .735 / .795 for its pooled model; a well-done centralised logistic regression
+reaches .800 / .791. 95 % intervals are about +-.06. What differs from the published pipeline is preprocessing: columns
+are standardised over all sites together, not within each. Seen here: .803 / .795 with l2 = 1, .820 / .803 with the
+penalty chosen by federated cross-validation.
 """
 
 from pathlib import Path
@@ -82,7 +83,6 @@ def test_accuracy_is_that_of_the_centralised_model(parts: Any, l2: Any) -> None:
     oracle.fit(x / scale, pooled.disease)
     assert relative([c.estimate for c in result.terms[1:]], oracle.coef_[0] / scale) < 1e-5
     by_site, together = accuracies(result, parts["test"])
-    print(f"l2 = {result.l2:g}: accuracy {by_site:.3f} (mean of sites), {together:.3f} (pooled test)")
     # Better than the best federated method published, and as good as the centralised model within its interval.
     assert by_site > 0.731
     assert together > 0.785 - 0.06
