@@ -140,13 +140,13 @@ def load_record(path: Path, vocabulary: Vocabulary) -> RunRecord:
         raise StoreError(f"there is no run record {path}")
     if not _is_record(path):
         raise RemoteProtocolError(f"{path} is not a run record")
-    with _open(path) as connection:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        head = connection.execute("SELECT * FROM run").fetchone()
-        rows = connection.execute("SELECT * FROM round ORDER BY number").fetchall()
     try:
+        with _open(path) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            head = connection.execute("SELECT * FROM run").fetchone()
+            rows = connection.execute("SELECT * FROM round ORDER BY number").fetchall()
         return _record(str(path), head, rows, vocabulary)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RemoteProtocolError(f"{path} is not a run record") from error
 
 

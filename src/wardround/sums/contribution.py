@@ -106,14 +106,15 @@ class Contribution:
             mine, others = getattr(self, name), getattr(other, name)
             if np.shape(mine) != np.shape(others):
                 raise ValueError(f"{name} has shape {np.shape(mine)} on the left and {np.shape(others)} on the right")
-            # Not `mine + others`: that joins lists, and wraps around in small integer types.
-            total[name] = np.add(mine, others, dtype=_sum_type(mine, others)) if np.ndim(mine) else mine + others
+            total[name] = _added(mine, others) if np.ndim(mine) else mine + others
         return type(self)(**total)
 
 
-def _sum_type(mine: Any, others: Any) -> np.dtype[Any]:
-    kind = np.result_type(mine, others)
-    return np.dtype(np.int64) if kind.kind in "iu" else kind
+def _added(mine: Any, others: Any) -> NDArray[Any]:
+    # Not `mine + others`: that joins lists, and wraps around in small integer types.
+    kind = np.result_type(np.asarray(mine), np.asarray(others))
+    total: NDArray[Any] = np.add(mine, others, dtype=np.int64 if kind.kind in "iu" else kind)
+    return total
 
 
 @dataclass(frozen=True, slots=True)

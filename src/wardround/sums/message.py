@@ -49,7 +49,12 @@ def unpack_ask(message: bytes, vocabulary: Vocabulary) -> Ask[Any]:
         raise RemoteProtocolError("malformed message: an ask must name its function")
     function = vocabulary.function(name)
     arguments = unpack(function.parameters.adapter, message)
-    return Ask(function, function.parameters.bind((), arguments))
+    ask = Ask(function, function.parameters.bind((), arguments))
+    try:
+        _ = ask.layout
+    except Exception as error:  # the function's own `symbols` may raise anything on arguments it does not expect
+        raise RemoteProtocolError(f"malformed message: {name} cannot answer with these arguments") from error
+    return ask
 
 
 def pack_total(total: Total[Any]) -> bytes:
