@@ -233,7 +233,7 @@ class _Parser:
             return make(*parts)
         except ValueError as error:
             place = self._tokens[self._next - 1].position
-            raise ConfigError(f"cohort, up to character {place}: {error}") from None
+            raise ConfigError(f"cohort, near character {place}: {error}") from None
 
     def _take(self) -> Token:
         token = self._tokens[self._next]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from wardround.data.reading import clean_text, number_of
+from wardround.data.reading import canonical_text, clean_text
 from wardround.errors import ConfigError
 
 VariableType: TypeAlias = Literal["number", "integer", "category", "boolean", "date", "text"]
@@ -50,7 +50,7 @@ class Variable:
             if self.type != "category":
                 raise ConfigError(f"{where}: only a category has levels, this is a {self.type}")
             # "1" and "1.0" are one level to a table that stores numbers.
-            if len({_canonical(level) for level in self.levels}) != len(self.levels):
+            if len({canonical_text(level) for level in self.levels}) != len(self.levels):
                 raise ConfigError(f"{where}: a level is listed twice")
         if self.range is not None:
             if self.type not in ("number", "integer", "date"):
@@ -67,11 +67,6 @@ class Variable:
     def category_levels(self) -> tuple[str, ...] | None:
         """Levels of a category or a boolean; None for other types."""
         return BOOLEAN_LEVELS if self.type == "boolean" else self.levels
-
-
-def _canonical(level: str) -> str | float:
-    number = number_of(level)
-    return level if number is None else number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

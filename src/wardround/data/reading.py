@@ -108,6 +108,15 @@ def number_text(number: float) -> str:
     return repr(number)
 
 
+def canonical_text(text: str) -> str:
+    """One text for all ways to write a number ("1.0", "1e0" and "1" are "1"), other texts as they stand.
+
+    Integers that a float64 cannot tell apart stand as they are.
+    """
+    number = number_of(text)
+    return text if number is None or not abs(number) < _LARGEST_EXACT else number_text(number)
+
+
 def day_of(text: str) -> float | None:
     """Days since 1970-01-01 of an ISO date or time ("2024-02-29", "2024-02-29T23:30:00+01:00"); None otherwise."""
     match = _DATE.fullmatch(text) if len(text) <= 40 else None
@@ -145,10 +154,12 @@ def _read_numeric(column: pd.Series[Any]) -> Numeric:
 
 
 def _read_days(column: pd.Series[Any]) -> Days:
-    if isinstance(column.dtype, pd.DatetimeTZDtype) or getattr(column.dt, "tz", None) is not None:
+    dtype = column.dtype
+    zone = getattr(getattr(dtype, "pyarrow_dtype", dtype), "tz", None)
+    if isinstance(dtype, pd.ArrowDtype):
+        column = column.astype("datetime64[us]" if zone is None else "datetime64[us, UTC]")
+    if zone is not None:
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-    if not isinstance(column.dtype, np.dtype):
-        column = column.astype("datetime64[us]")
     moments = column.to_numpy().astype("datetime64[D]")
     days = moments.astype(np.float64)
     days[np.isnat(moments)] = np.nan

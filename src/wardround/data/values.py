@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.data.contract import Variable
-from wardround.data.reading import Days, Numeric, Reading, Texts, clean_text, day_of, day_text, number_of, number_text
+from wardround.data.reading import (
+    Days,
+    Numeric,
+    Reading,
+    Texts,
+    canonical_text,
+    clean_text,
+    day_of,
+    day_text,
+    number_of,
+    number_text,
+)
 from wardround.data.report import Rule
 from wardround.data.table import Codes, Numbers
 
@@ -35,11 +45,14 @@ class MissingCodes:
         """The codes of a variable."""
         texts = [clean_text(code) if isinstance(code, str) else number_text(float(code)) for code in variable.missing]
         numbers = [number_of(text) for text in texts]
-        return cls(frozenset(texts), frozenset(number for number in numbers if number is not None))
+        return cls(
+            frozenset(canonical_text(text) for text in texts),
+            frozenset(number for number in numbers if number is not None),
+        )
 
     def has(self, text: str) -> bool:
         """Whether a text is one of them, as it stands or as a number."""
-        return text in self.texts or number_of(text) in self.numbers
+        return bool(self.texts) and (text in self.texts or canonical_text(text) in self.texts)
 
     def among(self, numbers: NDArray[np.float64]) -> Mask:
         """Which numbers are among them."""
@@ -159,15 +172,10 @@ def _truth_code(text: str) -> int:
 
 def _level_code(levels: tuple[str, ...]) -> Callable[[str], int]:
     """How a text finds its level: as it stands, else as a number ("1.0" is the level "1")."""
-    as_text = dict(zip(map(clean_text, levels), itertools.count(), strict=False))
-    numbers = [(number_of(text), index) for text, index in as_text.items()]
-    as_number = {number: index for number, index in reversed(numbers) if number is not None}
+    codes = {text: code for code, text in enumerate(levels)} | {canonical_text(t): c for c, t in enumerate(levels)}
 
     def code(text: str) -> int:
-        found = as_text.get(text)
-        if found is None:
-            number = number_of(text)
-            found = None if number is None else as_number.get(number)
-        return _WRONG if found is None else found
+        found = codes.get(text)
+        return codes.get(canonical_text(text), _WRONG) if found is None else found
 
     return code

@@ -38,10 +38,10 @@ _LINE_NUMBER = re.compile(r"Line: ([0-9]{1,12})")
 # What DuckDB says, and what is said instead: its own messages show lines of the file.
 _MALFORMED = (
     ("state machine", "its line ends are not all of one kind, or its quotes do not match"),
+    ("Maximum line size", f"{{line}} is longer than {MAX_LINE_BYTES} bytes"),
     ("Expected Number of Columns", "{line} does not have as many cells as the line of names"),
-    ("nicode", "{line} is not UTF-8 text; save the file as UTF-8"),
-    ("quote", "{line} has a double quote that is not closed, or text after a closing one"),
-    ("aximum line size", f"{{line}} is longer than {MAX_LINE_BYTES} bytes"),
+    ("Invalid unicode", "{line} is not UTF-8 text; save the file as UTF-8"),
+    ("unterminated quote", "{line} has a double quote that is not closed, or text after a closing one"),
 )
 
 
@@ -201,7 +201,7 @@ def _csv_columns(header: str, delimiter: str, path: Path, site: str) -> tuple[st
     if not header.strip():
         raise DataError(f"{where}: the first line is empty; it must hold the columns' names")
     try:
-        names = next(csv.reader([header], delimiter=delimiter, strict=True))
+        names = next(csv.reader([header], delimiter=delimiter, strict=True, skipinitialspace=True))
     except (csv.Error, StopIteration):
         raise DataError(f"{where}: the line of names has quotes that do not match") from None
     cleaned = [column_name(name) for name in names]

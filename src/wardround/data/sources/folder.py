@@ -34,17 +34,22 @@ def tables_in(folder: str | Path) -> dict[str, Path]:
         raise StoreError(f"{folder}: cannot be read ({error.strerror})") from None
     tables: dict[str, Path] = {}
     for path in files:
-        suffix = next((suffix for suffix in TABLE_SUFFIXES if path.name.lower().endswith(suffix)), None)
-        if suffix is None:
+        if not path.name.lower().endswith(TABLE_SUFFIXES):
             _refuse_unread_table(path)
             continue
-        site = unicodedata.normalize("NFC", path.name[: -len(suffix)])
+        site = site_of(path)
         if site in tables:
             raise ConfigError(f"{folder}: {tables[site].name} and {path.name} are both of site {site!r}; keep one")
         tables[site] = path
     if not tables:
         raise ConfigError(f"{folder}: holds no table ({_kinds()}); put one there for every site")
     return dict(sorted(tables.items()))
+
+
+def site_of(path: Path) -> str:
+    """The name of a file without its ending, in NFC ("North.csv.gz" is of the site "North")."""
+    suffix = next((suffix for suffix in TABLE_SUFFIXES if path.name.lower().endswith(suffix)), path.suffix)
+    return unicodedata.normalize("NFC", path.name[: len(path.name) - len(suffix)])
 
 
 def _refuse_unread_table(path: Path) -> None:
