@@ -2,39 +2,43 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs
 REPORT ?= wardround-demo.html
-STAMP := $(VENV)/installed-$(EXTRAS).stamp
 
 .PHONY: demo test check bench docs clean
 .DEFAULT_GOAL := demo
 
-demo: $(STAMP)  ## A study on real patients of four hospitals, from nothing to a report.
-	$(BIN)/wardround demo --report "$(REPORT)"
+demo: $(VENV)/with-demo.stamp  ## A study on real patients of four hospitals, from nothing to a report.
+	@$(BIN)/wardround demo --report "$(REPORT)"
 
-test: $(STAMP)  ## Every test, the slow and the end-to-end ones too.
+test: $(VENV)/with-dev.stamp  ## Every test, the slow and the end-to-end ones too.
 	$(BIN)/python -m pytest
 
-check: $(STAMP)  ## Format, lint, types, direction of imports.
+check: $(VENV)/with-dev.stamp  ## Format, lint, types, direction of imports.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Measured against the peers in the same run.
+bench: $(VENV)/with-dev.stamp  ## Measured against the peers in the same run.
 	$(BIN)/python -m benchmarks
 
-docs: $(STAMP)  ## The documentation as HTML.
+docs: $(VENV)/with-docs.stamp  ## The documentation as HTML.
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV)
 
-# Installed anew only when the requirements change.
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Wardround needs Python 3.11 or newer, and '$(PYTHON)' is not: install one and run 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
-	  rm -rf $(VENV); echo "cannot make an environment: install Python's venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Wardround needs Python 3.11 or newer, which '$(PYTHON)' is not: install it, then 'make PYTHON=python3.12 ...'" >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo "No environment can be made: install Python's venv module (Debian: apt-get install python3-venv)" >&2; \
+	  exit 1; }
+
+# An extra of pyproject.toml; installed anew only when the requirements change.
+$(VENV)/with-%.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing wardround[$*] into $(VENV); the first time takes some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	@touch $@

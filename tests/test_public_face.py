@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import wardround
+from wardround import api
+from wardround.analytics.describe import describe
+from wardround.analytics.glm import glm
 
 PUBLIC = [
     "Contract",
@@ -56,3 +59,23 @@ def test_the_waist_imports_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("function", "workflow"), [(api.glm, glm), (api.describe, describe)])
+def test_a_function_takes_the_options_of_its_workflow_with_the_same_defaults(function, workflow):
+    mine = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != "federation"}
+    theirs = {p.name: p.default for p in workflow.parameters.signature.parameters.values()}
+    assert mine == theirs
+    documented = inspect.getdoc(function)
+    assert all(f"    {name}: " in documented for name in mine)
+
+
+def test_a_function_hands_every_option_on():
+    class Federation:
+        def run(self, workflow):
+            return workflow
+
+    given = {"family": "poisson", "l2": 0.5, "covariance": "cluster", "cluster": "site", "confidence": 0.9}
+    workflow = api.glm("y ~ x", Federation(), **given)
+    assert {name: workflow.options[name] for name in given} == given
+    assert api.describe(Federation(), by="sex", quantiles=(0.1,)).options["quantiles"] == (0.1,)

@@ -15,6 +15,7 @@ from wardround.studies.census import census
 from wardround.studies.study import Analysis, Study
 
 _RULE_WIDTH = 78
+_MOST_NAMED = 12
 
 
 def carry_out(
@@ -65,7 +66,9 @@ def outcome_text(outcome: StudyOutcome) -> str:
     """A study's results as text for people."""
     study = outcome.study
     head = [study.name, "=" * min(len(study.name), _RULE_WIDTH), study.question, ""]
-    head.append(f"{outcome.cohort.summary()}: {', '.join(outcome.sites)}")
+    named = ", ".join(outcome.sites[:_MOST_NAMED])
+    more = len(outcome.sites) - _MOST_NAMED
+    head.append(f"{outcome.cohort.summary()}: {named}" + (f" and {more} more" if more > 0 else ""))
     return "\n".join([*head, *(_analysis_text(analysis) for analysis in outcome.analyses)])
 
 

@@ -118,5 +118,5 @@ class _Lines:
 
 def _line(label: str, progress: Progress) -> str:
     absent = len(progress.round.failures)
-    without = f", {absent} sites absent" if absent else ""
+    without = f", {absent} absent" if absent else ""
     return f"{label}: round {progress.round.number} ({progress.round.ask.function.function_id}){without}"
