@@ -103,7 +103,10 @@ class _Rounds:
             if pack_total(reverse) != expected:
                 _broken("site_functions_are_pure", f"{where}: called again, last site first, the total is another one")
             vocabulary = Vocabulary({function.function_id: function}, {})
-            received = unpack_ask(pack_ask(round_.ask), vocabulary)
+            try:
+                received = unpack_ask(pack_ask(round_.ask), vocabulary)
+            except WardroundError as error:
+                raise AssertionError(f"messages_survive_their_bytes: {where}: {error}") from error
             total, states = self._total(received, round_.number, reverse=False)
             if pack_ask(received) != pack_ask(round_.ask) or pack_total(total) != expected:
                 _broken("messages_survive_their_bytes", f"{where}: the ask, as a site receives it, gives another total")
@@ -119,9 +122,11 @@ class _Rounds:
         for index, site in reversed(sites) if reverse else sites:
             rng = np.random.default_rng([self._seed, number, index])
             key = (site, ask.function.name.split(".")[0])
-            contribution, states[key] = ask.function.compute(
-                self._sites[site], ask.arguments, self._states.get(key), rng
-            )
+            state = self._states.get(key)
+            before = fingerprint(state)
+            contribution, states[key] = ask.function.compute(self._sites[site], ask.arguments, state, rng)
+            if fingerprint(state) != before:
+                _broken("site_functions_are_pure", f"{ask.function.function_id} changes the state it is given")
             accumulator.add_flat(layout.flatten(contribution), rng)
         return Total(accumulator.total(), tuple(self._sites)), states if ask.function.is_stateful else {}
 
