@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ class PooledFit:
 def fit_pooled(tables: dict[str, pd.DataFrame], contract: Contract, formula: str) -> PooledFit:
     """Pool the hospitals' tables and fit the logistic regression, with nothing of Wardround in it.
 
+    Each hospital has an intercept of its own, as in the study file.
+
     Raises:
         ConfigError: statsmodels is not installed.
     """
@@ -106,15 +109,19 @@ def fit_pooled(tables: dict[str, pd.DataFrame], contract: Contract, formula: str
     except ModuleNotFoundError:
         raise ConfigError(_NEEDS_EXTRA.format("statsmodels")) from None
 
-    pooled = pd.concat(tables.values(), ignore_index=True)
+    pooled = pd.concat([table.assign(site=name) for name, table in tables.items()], ignore_index=True)
+    pooled["site"] = pd.Categorical(pooled["site"], categories=list(tables))
     for variable in contract.variables:
         if variable.levels:
             pooled[variable.name] = pd.Categorical(pooled[variable.name], categories=list(variable.levels))
         elif variable.type == "boolean":
             pooled[variable.name] = pooled[variable.name].astype("boolean").astype("Float64").astype("float64")
+    model = sm.GLM.from_formula(f"{formula} + C(site)", pooled, family=sm.families.Binomial())
     begin = time.perf_counter()
-    fit = sm.GLM.from_formula(formula, pooled, family=sm.families.Binomial()).fit(tol=1e-12)
+    fit = model.fit(tol=1e-12)
     seconds = time.perf_counter() - begin
+    # Its standard errors are those of the step before the last; from the end, they are the end's.
+    fit = model.fit(start_params=fit.params, tol=1e-12)
     terms = pd.DataFrame({"estimate": fit.params, "standard_error": fit.bse, "p_value": fit.pvalues})
     return PooledFit(terms=terms.rename(index=_plain_term), seconds=seconds)
 
@@ -180,7 +187,7 @@ def comparison_text(comparison: Comparison) -> str:
     lines = [" " * width + "".join(f"{head:>15}" for head in heads)]
     lines.append("-" * len(lines[0]))
     for term, row in comparison.terms.iterrows():
-        own = [f"{row[h]:.4f}" if h not in comparison.without_own else "not estimable" for h in hospitals]
+        own = ["not estimable" if h in comparison.without_own else _shown(row[h]) for h in hospitals]
         cells = [f"{row['federated']:.8f}", f"{row['pooled']:.8f}", f"{row['difference']:.0e}", *own]
         lines.append(f"{term:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
     lines += [
@@ -196,6 +203,11 @@ def comparison_text(comparison: Comparison) -> str:
         f"{facts.numbers_up:,} numbers ({facts.bytes_up:,} bytes) left each hospital, to be summed; no record did.",
     ]
     return "\n".join(lines)
+
+
+def _shown(estimate: float) -> str:
+    """A hospital's own estimate; alone, it has no other hospitals' intercepts."""
+    return "" if math.isnan(estimate) else f"{estimate:.4f}"
 
 
 _INTRODUCTION = """\
