@@ -160,6 +160,13 @@ class DescribeResult:
                 return variable
         raise KeyError(name)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How to read the table."""
+        from wardround.analytics.table_one import table_notes
+
+        return tuple(table_notes(self))
+
     def summary(self) -> str:
         """Table 1 as aligned text, small counts hidden."""
         from wardround.analytics.table_one import table_text

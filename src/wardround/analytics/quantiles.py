@@ -328,6 +328,11 @@ class QuantilesResult:
     num_records: int
     sites: tuple[str, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How to read the quantiles."""
+        return ("From counts in brackets: the pooled sample's quantile is within the stated bound.",)
+
     def summary(self) -> str:
         """The quantiles as an aligned text table."""
         head = f"Quantiles of {self.num_records} records at {len(self.sites)} sites"

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class Result(Protocol):
     """A result of an analysis."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader should know, a sentence each."""
+
     def summary(self) -> str:
         """The result as text, as a statistician expects to see it printed."""
 

@@ -59,7 +59,7 @@ def table_text(result: DescribeResult) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     rule = "-" * max(map(len, text))
-    return "\n".join([_heading(result), rule, text[0], rule, *text[1:], rule, *_notes(result, frame)]) + "\n"
+    return "\n".join([_heading(result), rule, text[0], rule, *text[1:], rule, *table_notes(result)]) + "\n"
 
 
 def _heading(result: DescribeResult) -> str:
@@ -70,7 +70,9 @@ def _heading(result: DescribeResult) -> str:
     return f"Table 1{f' by {result.by}' if result.by else ''}: {result.num_records} records at {sites}"
 
 
-def _notes(result: DescribeResult, frame: pd.DataFrame) -> Iterator[str]:
+def table_notes(result: DescribeResult) -> Iterator[str]:
+    """How to read the table."""
+    frame = table_frame(result)
     if result.num_ungrouped:
         size = _count(result.num_ungrouped, 0 < result.num_ungrouped < result.minimum_cell, result.minimum_cell)
         yield f"{size} records without {result.by} are left out."

@@ -89,6 +89,6 @@ def _section(outcome: AnalysisOutcome) -> _Section:
         failure=outcome.failure,
         table=table,
         figure=figure,
-        notes=tuple(getattr(result, "notes", ())),  # not every result has some
+        notes=() if isinstance(result, Failure) else result.notes,
         facts=outcome.facts,
     )
