@@ -97,7 +97,7 @@ def test_physionet_in_bounded_memory(shared_data):
     frames = [pd.read_parquet(folder / f"{site}.parquet") for site in made.sites]
     num_rows, _, total = found(made, "HR")
     assert num_rows == sum(map(len, frames))
-    assert total == pytest.approx(sum(float(frame["HR"].sum()) for frame in frames), rel=1e-12)
+    assert total == pytest.approx(sum(float(frame["HR"].astype(float).sum()) for frame in frames), rel=1e-12)
     assert found(made, "EtCO2")[1] == sum(int(frame["EtCO2"].count()) for frame in frames)
 
 
@@ -231,4 +231,4 @@ def test_ten_million_rows(tmp_path, kind, record_property):
     record_property("seconds", seconds)
     record_property("mebibytes", mebibytes)
     # The table takes 10^7 x (3 x 8 + 4 + 8) bytes, 343 MiB; numbering the patients sorts 160 MB of hashes.
-    assert mebibytes < 2500
+    assert mebibytes < 2000

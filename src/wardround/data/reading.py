@@ -10,7 +10,7 @@ import datetime as dt
 import decimal
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -24,6 +24,8 @@ MAX_NUMBER_CHARACTERS = 400
 _UNREADABLE = "\x00unreadable"
 _LARGEST_EXACT = 2**53
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
+_NUMBER_CHARACTERS = re.compile(r"[0-9.+\-eE]*")
+_SPACE = re.compile(r"\s")
 _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 )
@@ -88,6 +90,8 @@ def read_column(column: pd.Series[Any]) -> Reading:
 
 def clean_text(text: str) -> str:
     """NFC, without white space at its ends."""
+    if text.isascii():
+        return text.strip()
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -99,6 +103,20 @@ def number_of(text: str) -> float | None:
     if len(text) > MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
     return float(text)
+
+
+def plain_numbers(texts: Sequence[str | None]) -> NDArray[np.float64] | None:
+    """What `number_of` makes of every text, much faster; None where one of them is not plainly a number."""
+    words = [text for text in texts if text is not None]
+    if len(words) < len(texts) or max(map(len, words), default=0) > MAX_NUMBER_CHARACTERS:
+        return None
+    # Of these characters alone, Python's float reads what `number_of` reads, and nothing else.
+    if not _NUMBER_CHARACTERS.fullmatch("".join(words)):
+        return None
+    try:
+        return np.fromiter(map(float, words), dtype=np.float64, count=len(words))
+    except ValueError:
+        return None
 
 
 def number_text(number: float) -> str:
@@ -189,7 +207,9 @@ def _read_texts(column: pd.Series[Any]) -> Reading:
         # Hashing would take 1, 1.0 and True for one value, and refuse lists.
         values = np.array([_plain_text(value) for value in values], dtype=object)
     codes, distinct = pd.factorize(values)
-    texts = tuple(clean_text(text) if "\x00" not in text else None for text in distinct)
+    joined = "".join(distinct)
+    is_clean = joined.isascii() and "\x00" not in joined and not _SPACE.search(joined)
+    texts = tuple(distinct) if is_clean else tuple(clean_text(t) if "\x00" not in t else None for t in distinct)
     return _without_empty(codes, texts)
 
 

@@ -20,6 +20,7 @@ from wardround.data.reading import (
     day_text,
     number_of,
     number_text,
+    plain_numbers,
 )
 from wardround.data.report import Rule
 from wardround.data.table import Codes, Numbers
@@ -79,6 +80,8 @@ def is_present(reading: Reading, missing: MissingCodes) -> Mask:
         return ~np.isnan(reading.days)
     if isinstance(reading, Numeric):
         return ~(reading.is_missing | missing.among(reading.values.astype(np.float64)))
+    if not missing.texts:
+        return reading.codes >= 0
     present = [text is None or not missing.has(text) for text in reading.texts]
     return np.array([*present, False])[reading.codes]
 
@@ -110,7 +113,18 @@ def _numbers(reading: Reading, missing: MissingCodes) -> tuple[Numbers, Mask]:
         is_wrong = ~np.isfinite(values) & ~is_missing
         values[is_missing | is_wrong] = np.nan
         return values, is_wrong
-    return _by_text(reading, missing, number_of)
+    return _plain_numbers(reading, missing) or _by_text(reading, missing, number_of)
+
+
+def _plain_numbers(reading: Texts, missing: MissingCodes) -> tuple[Numbers, Mask] | None:
+    """As `_by_text` with `number_of`, where all texts are plainly numbers."""
+    numbers = plain_numbers(reading.texts)
+    if numbers is None:
+        return None
+    is_missing = missing.among(numbers)
+    is_wrong = ~np.isfinite(numbers) & ~is_missing
+    numbers[is_missing | is_wrong] = np.nan
+    return np.append(numbers, np.nan)[reading.codes], np.append(is_wrong, False)[reading.codes]
 
 
 def _days(reading: Reading, missing: MissingCodes) -> tuple[Numbers, Mask]:

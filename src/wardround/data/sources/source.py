@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pandas as pd
 
-CHUNK_CELLS = 2**23
+CHUNK_CELLS = 2**20
 """How much of a table is read at once (unit: cells)."""
 
 
