@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.samples import Moments, Update
 from wardround.errors import ContributionError, LocalProtocolError
-from wardround.sums import Array, Contribution, bounded, exact, people
+from wardround.sums import Array, Contribution, bounded, codec, exact, people
 from wardround.sums import accumulator as accumulator_module
 from wardround.sums.accumulator import Accumulator, check_values, encode, encoded_bytes
 from wardround.sums.codec import MAX_SITES
@@ -258,6 +258,7 @@ def test_large_contributions_are_summed_block_by_block(monkeypatch: pytest.Monke
     summands = [mixed(a=rng.normal(size=(500, 2)) * 10.0**i, counts=rng.integers(0, 9, 500)) for i in range(3)]
     expected = values_of(total_of(form, summands, 3))
     monkeypatch.setattr(accumulator_module, "BLOCK", 128)
+    monkeypatch.setattr(codec, "BLOCK", 100)
     assert values_of(total_of(form, summands, 3)) == expected
 
 

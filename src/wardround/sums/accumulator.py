@@ -15,6 +15,7 @@ from wardround.sums.codec import (
     BLOCK,
     FEW,
     Ring128,
+    add_exact,
     check_num_sites,
     decode_bounded,
     decode_exact,
@@ -169,7 +170,7 @@ class Accumulator:
             if self._num_rows == len(self._rows):
                 self._add_rows()
         else:
-            self._add_exact(flat.exact)
+            add_exact(flat.exact, self._num_sites, self._exact)
             np.add(self._people, flat.people.view(np.uint64), out=self._people)
 
     def _check_room(self) -> None:
@@ -179,14 +180,6 @@ class Accumulator:
     def _add_words(self, bounded: tuple[NDArray[np.uint64], ...]) -> None:
         for words, more in zip(self._bounded, bounded, strict=True):
             np.add(words, more, out=words)
-
-    def _add_exact(self, values: NDArray[np.float64]) -> None:
-        scratch = Ring128.zeros(min(BLOCK, values.size))
-        for start in range(0, values.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            value = values[block]
-            encoded = encode_exact(value, self._num_sites, out=scratch.part(slice(value.size)))
-            self._exact.part(block).add(encoded)
 
     def _add_rows(self) -> None:
         """Encode and add the small contributions that wait."""
