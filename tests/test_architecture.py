@@ -6,6 +6,7 @@ global switch. A pure room may import what `ALLOWED` lists, at whatever depth in
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,3 +228,30 @@ def test_a_planted_import_in_the_wrong_direction_is_found(
     monkeypatch.syspath_prepend(tmp_path)
     assert lint(config) == 1
     assert "BROKEN" in capsys.readouterr().out
+
+
+# Guarantees
+
+
+def guarantees() -> Iterator[tuple[str, str]]:
+    """Every guarantee that a docstring names, with the place."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                yield from ((name, str(path.relative_to(SOURCE))) for name in guarantees_of(ast.get_docstring(node)))
+
+
+def guarantees_of(docstring: str | None) -> list[str]:
+    section = re.search(r"^Guarantees:\n((?: .*\n?|\n)*)", docstring or "", re.MULTILINE)
+    return re.findall(r"^ {4}(\w+):", section.group(1), re.MULTILINE) if section else []
+
+
+def test_every_guarantee_has_a_test_of_its_name() -> None:
+    tests = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert ("sums_do_not_depend_on_order", "sums/accumulator.py") in set(guarantees())
+    assert [(name, place) for name, place in guarantees() if f"test_{name}" not in tests] == []

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,6 +207,28 @@ def test_grid_points_stay_where_they_are() -> None:
     clip_norm = (2**15 - 2) * 2.0**-10
     words = encode_bounded(values, clip_norm, 16, 10, np.random.default_rng(0))
     assert decode_bounded(words, 41, clip_norm, 16, 10, 1).tolist() == values.tolist()
+
+
+class Extreme:
+    """A generator that draws one word again and again: the least likely draws are tested, too."""
+
+    def __init__(self, word: int) -> None:
+        self._word = word
+
+    def integers(self, low: int, high: int, size: int, dtype: type) -> np.ndarray:
+        return np.full(size, self._word, dtype)
+
+
+@pytest.mark.parametrize("word", [0, 0x8000800080008000, 0x7FFF7FFF7FFF7FFF, 0xFFFFFFFFFFFFFFFF, 0x8001800180018001])
+def test_no_draw_moves_a_grid_point_or_rounds_further_than_a_quantum(word: int) -> None:
+    rng: Any = Extreme(word)
+    clip_norm = 32766.0  # a quantum of 1
+    values = np.arange(-20.0, 21.0)
+    words = encode_bounded(values, clip_norm, 16, 10, rng)
+    assert decode_bounded(words, 41, clip_norm, 16, 10, 1).tolist() == values.tolist()
+    for shift in (0.0001, 0.5, 0.9999):
+        rounded = decode_bounded(encode_bounded(values + shift, clip_norm, 16, 10, rng), 41, clip_norm, 16, 10, 1)
+        assert set((rounded - values).tolist()) <= {0.0, 1.0}
 
 
 FALSE_ALARM = 1e-6

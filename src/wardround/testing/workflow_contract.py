@@ -45,7 +45,7 @@ def check_workflow(
         AssertionError: a guarantee is broken; the message starts with its name.
         WardroundError: the workflow fails on these data to begin with.
 
-    Guarantees:
+    Checks:
         is_deterministic: a second run gives the same asks, totals and result.
         site_functions_leave_their_data_alone: the sites' data are the same after a run.
         site_functions_are_pure: called again, in another order of sites, they contribute the same.
