@@ -22,7 +22,7 @@ ALLOWED = {
     "__future__", "abc", "ast", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
     "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "inspect", "itertools", "json",
     "keyword", "math", "numbers", "operator", "re", "string", "struct", "textwrap", "tomllib", "types", "typing",
-    "unicodedata", "warnings",
+    "unicodedata", "warnings", "zlib",
     "dp_accounting", "formulaic", "matplotlib", "numpy", "pandas", "pydantic", "safetensors", "scipy", "tomli_w",
     "typing_extensions", "wardround",
 }  # fmt: skip
