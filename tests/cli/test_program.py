@@ -21,7 +21,7 @@ import warnings
 
 from wardround.data.table import Table
 from wardround.sums import Contribution, Steps, ask, people, site_function, workflow
-from wardround.studies.census import CohortSize
+from wardround.analytics.census import CohortSize
 
 print("a library greets")
 

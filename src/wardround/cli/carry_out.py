@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from wardround.analytics.census import census
 from wardround.analytics.result import Result
 from wardround.engines.simulation import Simulation
 from wardround.errors import WardroundError
 from wardround.report.outcome import AnalysisOutcome, Failure, RunFacts, StudyOutcome
 from wardround.report.versions import versions
-from wardround.studies.census import census
 from wardround.studies.study import Analysis, Study
 
 _RULE_WIDTH = 78

@@ -8,7 +8,7 @@ from typing import Any
 
 from wardround.analytics.result import Result, json_text, json_value
 from wardround.engines.record import RunRecord
-from wardround.studies.census import CohortSize
+from wardround.analytics.census import CohortSize
 from wardround.studies.study import Analysis, Study
 
 

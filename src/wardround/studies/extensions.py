@@ -18,7 +18,7 @@ from wardround.sums import Vocabulary
 
 ENTRY_POINT_GROUP = "wardround.analyses"
 BUILT_IN = (
-    "wardround.studies.census",
+    "wardround.analytics.census",
     "wardround.analytics.describe",
     "wardround.analytics.glm",
     "wardround.analytics.moments",

@@ -37,6 +37,11 @@ class CohortSize:
     num_patients: int
     sites: tuple[str, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None: two numbers need no explanation."""
+        return ()
+
     def summary(self) -> str:
         """One sentence."""
         return f"{self.num_records} records of {self.num_patients} patients at {len(self.sites)} sites"

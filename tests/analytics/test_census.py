@@ -6,7 +6,7 @@ import pandas as pd
 
 import wardround as wr
 from wardround.analytics.result import Result
-from wardround.studies.census import census
+from wardround.analytics.census import census
 
 
 def test_records_and_patients_are_counted_over_sites():
