@@ -99,7 +99,7 @@ def test_types_of_parquet(tmp_path):
     )
     frame.to_parquet(tmp_path / "a.parquet")
     found = read(tmp_path / "a.parquet")
-    assert found["s"].tolist() == ["a", None]
+    assert found["s"].fillna("").tolist() == ["a", ""]
     assert [day_text(day) for day in read_column(found["far"]).days] == ["9999-12-31", "0001-01-01"]
     assert day_text(read_column(found["d"]).days[0]) == "2024-03-01"
 
@@ -163,6 +163,13 @@ def test_only_files_that_exist(tmp_path, name, monkeypatch):
     written(tmp_path, "real.csv", "x\n1\n")
     with pytest.raises(ConfigError, match="there is no file"):
         file_source(name, "North")
+
+
+@pytest.mark.parametrize("name", ["*.csv", "[ab].csv", "?.csv"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    for other in ("a.csv", "b.csv", name):
+        written(tmp_path, other, f"x\n{other}\n")
+    assert read(tmp_path / name)["x"].tolist() == [name]
 
 
 def test_kinds(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from wardround.data.sources import source
-from wardround.data.sources.sql import sql_source
+from wardround.data.sources.sql import SQLiteSource, sql_source
 from wardround.errors import ConfigError, DataError
 
 FRAME = pd.DataFrame({"age": [50, 60, 70], "sex": ["M", "F", None]})
@@ -41,7 +41,7 @@ def test_a_query_on_a_database(database):
     assert made.num_records() is None
     frame = read(made, ["one", "age"])
     assert frame.to_dict("list") == {"age": [50, 60, 70], "one": [1, 1, 1]}
-    assert read(made)["Geschlecht"].tolist() == ["M", "F", None]
+    assert read(made)["Geschlecht"].fillna("").tolist() == ["M", "F", ""]
     assert len(read(made, ["absent"])) == 3
 
 
@@ -92,6 +92,15 @@ def test_what_is_not_one_select(database, query):
     with pytest.raises(ConfigError, match="'A'"):
         read(sql_source(query, "A", database=database))
     assert len(read(sql_source("SELECT * FROM stays", "A", database=database))) == 3
+
+
+@pytest.mark.parametrize("query", ["ATTACH ':memory:' AS other", "PRAGMA table_info(stays)", "DELETE FROM stays"])
+def test_sqlite_itself_refuses_all_but_reading(tmp_path, query):
+    connection = sqlite3.connect(tmp_path / "a.db")
+    connection.execute("CREATE TABLE stays (age INTEGER)")
+    connection.close()
+    with pytest.raises(ConfigError, match="the query is refused"):
+        SQLiteSource(query=query, site="A", database=tmp_path / "a.db").read_columns()
 
 
 @pytest.mark.parametrize(
