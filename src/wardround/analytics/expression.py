@@ -7,6 +7,9 @@ comparisons (1 where true, 0 where false) and the functions below; anything else
 from __future__ import annotations
 
 import ast
+import keyword
+import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +28,9 @@ MAX_DEPTH = 50
 """Deepest nesting of one expression."""
 MAX_POWER = 10.0
 """Largest constant exponent in size."""
+_STAND_IN = "_quoted_"
+# A string, a name in backticks, a word, and what starts a comment or an escape in Python.
+_PIECES = re.compile(r"""(?P<string>'[^']*'|"[^"]*")|`(?P<quoted>[^`]*)`|(?P<word>[^\W\d]\w*)|(?P<refused>[`#\\])""")
 
 Values = NDArray[np.float64]
 
@@ -90,7 +96,7 @@ def parse_expression(text: str, where: str = "formula") -> Expression:
         raise ConfigError(f"{where}: {error}") from None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _parse(text: str) -> Expression:
     if len(text) > MAX_EXPRESSION_CHARACTERS:
         raise ConfigError(f"an expression may have {MAX_EXPRESSION_CHARACTERS} characters, this one has {len(text)}")
@@ -121,15 +127,46 @@ def shorten(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def is_plain(name: str) -> bool:
+    """Whether Python reads this name as itself: other alphabets are normalised, and keywords are none."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+
+
 def unquote(text: str) -> tuple[str, dict[str, str]]:
-    """Replace each backticked name by a Python name of our own; return the text and the names by stand-in."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        raise ConfigError(f"a backtick is not closed in {shorten(text)!r}")
-    quoted = {f"_quoted_{i}": part for i, part in enumerate(parts) if i % 2}
-    if any(stand_in in text for stand_in in ("_quoted_",)):
-        raise ConfigError("names may not contain '_quoted_'")
-    return "".join(f"_quoted_{i}" if i % 2 else part for i, part in enumerate(parts)), quoted
+    """Replace each name that Python would not read as itself by one of our own.
+
+    Such are names in backticks, words of other alphabets and keywords.
+
+    Returns:
+        The text, and the names by stand-in; equal names have one stand-in.
+
+    Raises:
+        ConfigError: an empty or open backtick, a comment, a backslash, or a name that looks like a stand-in.
+    """
+    if _STAND_IN in text:
+        raise ConfigError(f"names may not contain {_STAND_IN!r}")
+    stand_ins: dict[str, str] = {}
+
+    def replaced(piece: re.Match[str]) -> str:
+        if piece["refused"] or piece["quoted"] == "":
+            raise ConfigError(
+                f"a backtick is not closed or empty, or there is a # or a backslash, in {shorten(text)!r}"
+            )
+        name = piece["word"] if piece["quoted"] is None else piece["quoted"]
+        if name is None or is_plain(name) or piece["word"] in ("True", "False", "None"):
+            return name or piece[0]
+        return stand_ins.setdefault(unicodedata.normalize("NFC", name), f"{_STAND_IN}{len(stand_ins)}_")
+
+    source = _PIECES.sub(replaced, text)
+    return source, {stand_in: name for name, stand_in in stand_ins.items()}
+
+
+def requote(source: str, quoted: Mapping[str, str]) -> str:
+    """The inverse of `unquote`: the names back in the text, in backticks where they are no words."""
+    for stand_in, name in quoted.items():
+        is_word = name.isidentifier() and not keyword.iskeyword(name)
+        source = source.replace(stand_in, name if is_word else f"`{name}`")
+    return source
 
 
 def rename(tree: ast.expr, quoted: Mapping[str, str]) -> ast.expr:
@@ -179,9 +216,10 @@ def _operands(node: ast.expr, text: str) -> list[ast.expr]:
             raise ConfigError(
                 f"{shorten(ast.unparse(node))!r} is not allowed; functions of one variable: {', '.join(FUNCTIONS)}"
             )
+    hint = "; put a name that has a dot in backticks" if isinstance(node, ast.Attribute) else ""
     raise ConfigError(
         f"{type(node).__name__} is not allowed in {shorten(text)!r}; write numbers, variables, "
-        f"+ - * / **, a comparison, and {', '.join(FUNCTIONS)}"
+        f"+ - * / **, a comparison, and {', '.join(FUNCTIONS)}{hint}"
     )
 
 

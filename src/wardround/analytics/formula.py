@@ -1,37 +1,29 @@
 """Wilkinson formulas from outside: parsed by formulaic, gated, and turned into a plan. Nothing in them is executed.
 
-Formulaic's parser does the algebra of terms (`+ : * / **`) and decides, on a small made-up frame, which
-categories must drop a level for the design to have full rank. What each factor means is decided here, from
-an allow-list: a variable of the contract, arithmetic (`expression.py`), `C(...)`, `center`, `scale`, `bs`, `rcs`.
+Formulaic's parser does the algebra of terms (`formula_terms.py`); `coding.py` decides which categories drop a
+level. What each factor means is decided here, from an allow-list: a variable of the contract, arithmetic
+(`expression.py`), `C(...)`, `center`, `scale`, `bs`, `rcs`.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
-from formulaic import Formula
-from formulaic.errors import FormulaicError
-from formulaic.parser import DefaultFormulaParser
-from formulaic.parser.types import ASTNode, Factor, Term
+from formulaic.parser.types import Factor
 
-from wardround.analytics.expression import function_name, parse_expression, parse_python, rename, shorten, unquote
+from wardround.analytics.coding import full_rank_coding
+from wardround.analytics.expression import function_name, is_plain, parse_expression, parse_python, rename, shorten
+from wardround.analytics.formula_terms import FormulaTerms, split_formula
+from wardround.analytics.splines import MAX_DEGREE, MAX_KNOTS
 from wardround.data.contract import Contract, Variable
 from wardround.errors import ConfigError
 
-MAX_FORMULA_CHARACTERS = 20_000
-"""Longest formula (unit: characters)."""
-MAX_TERMS = 2_000
-"""Most terms that a formula may expand to."""
 MAX_INTEGER_LEVELS = 1_000
 """Widest range of an integer variable that `C()` may turn into levels."""
-MAX_KNOTS = 50
-"""Most knots of a spline."""
 
 _STATEFUL = ("center", "scale", "standardize")
 _SPLINES = ("bs", "rcs")
@@ -61,11 +53,12 @@ class NumericFactor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoryFactor:
-    """A variable's levels, the reference first."""
+    """A variable's levels, the reference first; no record may have one of the others."""
 
     name: str
     variable: str
     levels: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +87,10 @@ class ScopedFactor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormulaTerm:
-    """A term and the products of factors it is coded by; the empty product is the intercept."""
+    """A term, its factors' names, and the products that code it; the empty product is the intercept."""
 
     name: str
+    factors: frozenset[str]
     products: tuple[tuple[ScopedFactor, ...], ...]
 
 
@@ -140,18 +134,39 @@ def plan_formula(text: str, contract: Contract, where: str = "formula") -> Formu
         executes_nothing: no part of the text is ever run; every construct outside the allow-list is refused.
         bounded_work: a formula that would expand to more than `MAX_TERMS` terms is refused before it is expanded.
     """
-    if len(text) > MAX_FORMULA_CHARACTERS:
-        raise ConfigError(f"{where}: a formula may have {MAX_FORMULA_CHARACTERS} characters, this has {len(text)}")
-    left, right = _split(text, where)
-    outcomes = [term for term in left if term.degree]
-    if len(outcomes) != 1 or outcomes[0].degree != 1:
-        raise ConfigError(f"{where}: the left side must be one outcome, as in 'outcome ~ age + sex'")
-    factors = {f.expr: _factor(f, contract, where) for term in right for f in term.factors if f.expr != "1"}
+    parts = split_formula(text, where)
+    factors: dict[str, FormulaFactor] = {}
+    for factor in (f for term in parts.terms for f in term):
+        if factor.expr not in factors:
+            factors[factor.expr] = _factor(factor, parts, contract, where)
+    outcome = _factor(parts.outcome, parts, contract, where)
+    _refuse_clashes(outcome, factors, where)
+    terms = [tuple(factor.expr for factor in term) for term in parts.terms]
+    categories = frozenset(expr for expr, factor in factors.items() if isinstance(factor, CategoryFactor))
+    try:
+        coded = full_rank_coding(terms, categories)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return FormulaPlan(
         text=text,
-        outcome=_factor(outcomes[0].factors[0], contract, where),
-        terms=_code(right, factors),
+        outcome=outcome,
+        terms=tuple(
+            FormulaTerm(
+                name=":".join(factors[expr].name for expr in term) or "Intercept",
+                factors=frozenset(factors[expr].name for expr in term),
+                products=tuple(tuple(ScopedFactor(factors[c.name], c.is_reduced) for c in made) for made in products),
+            )
+            for term, products in zip(terms, coded, strict=True)
+        ),
     )
+
+
+def _refuse_clashes(outcome: FormulaFactor, factors: dict[str, FormulaFactor], where: str) -> None:
+    seen = {outcome.name: "the outcome"}
+    for factor in factors.values():
+        if factor.name in seen:
+            raise ConfigError(f"{where}: {shorten(factor.name)!r} is a predictor and also {seen[factor.name]}")
+        seen[factor.name] = "a variable whose name is written like it; rename that"
 
 
 def plan_expression(text: str, contract: Contract, where: str) -> str:
@@ -165,70 +180,28 @@ def plan_expression(text: str, contract: Contract, where: str) -> str:
     return text
 
 
-def _split(text: str, where: str) -> tuple[list[Term], list[Term]]:
-    """Terms of the left and of the right side, expanded within bounds."""
-    parser = DefaultFormulaParser(feature_flags=DefaultFormulaParser.FeatureFlags.TWOSIDED)
-    context: dict[str, Any] = {}
-    try:
-        tree = parser.get_ast(text, context=context)
-        if not isinstance(tree, ASTNode) or tree.operator.symbol != "~" or len(list(tree.args)) != 2:
-            raise ConfigError(f"{where}: write 'outcome ~ predictors', got {shorten(text)!r}")
-        if _num_terms(tree, where) > MAX_TERMS:
-            raise ConfigError(f"{where}: the formula expands to more than {MAX_TERMS} terms; write fewer products")
-        sides = parser.get_terms_from_ast(tree, context=context)
-        return list(sides.lhs), list(sides.rhs)
-    except (FormulaicError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise ConfigError(f"{where}: cannot read {shorten(text)!r} as a formula") from error
-    except (RecursionError, MemoryError) as error:
-        raise ConfigError(f"{where}: the formula is nested too deeply") from error
-
-
-def _num_terms(tree: ASTNode[Any], where: str) -> int:
-    """An upper bound of the number of terms a parsed formula expands to; without recursion, as sums nest deeply."""
-    counts: dict[int, int] = {}
-    stack: list[tuple[Any, bool]] = [(tree, False)]
-    while stack:
-        node, is_ready = stack.pop()
-        if not isinstance(node, ASTNode):
-            counts[id(node)] = 1
-        elif is_ready:
-            counts[id(node)] = _expansion(node, [counts[id(argument)] for argument in node.args], where)
-        else:
-            stack += [(node, True), *((argument, False) for argument in node.args)]
-    return counts[id(tree)]
-
-
-def _expansion(node: ASTNode[Any], counts: list[int], where: str) -> int:
-    symbol = node.operator.symbol
-    if symbol == "**":
-        exponent = str(list(node.args)[1])
-        if exponent not in ("1", "2", "3", "4"):
-            raise ConfigError(f"{where}: the exponent of ** must be 1, 2, 3 or 4")
-        return int(min(counts[0] ** int(exponent), MAX_TERMS + 1))
-    if symbol in (":", "*", "/", "in"):
-        return min(math.prod(counts) + sum(counts), MAX_TERMS + 1)
-    if symbol in ("+", "-", "~"):
-        return min(sum(counts), MAX_TERMS + 1)
-    raise ConfigError(f"{where}: the operator {symbol!r} is not allowed; use + - : * / ** and in")
-
-
-def _factor(factor: Factor, contract: Contract, where: str) -> FormulaFactor:
+def _factor(factor: Factor, parts: FormulaTerms, contract: Contract, where: str) -> FormulaFactor:
+    name = parts.label(factor)
     if factor.eval_method is Factor.EvalMethod.LOOKUP:
-        variable = contract.variable(factor.expr, where)
+        variable = contract.variable(name, where)
         if variable.category_levels is not None:
-            return CategoryFactor(name=factor.expr, variable=variable.name, levels=variable.category_levels)
+            return CategoryFactor(name=name, variable=variable.name, levels=variable.category_levels)
         _require_number(variable, where)
-        return _numeric(factor.expr, ast.Name(id=factor.expr, ctx=ast.Load()), contract, where)
-    if factor.eval_method is Factor.EvalMethod.LITERAL:
-        raise ConfigError(f"{where}: a number may not scale a term; write I(2 * age)")
-    source, quoted = unquote(factor.expr)
-    tree = rename(parse_python(source, factor.expr), quoted)
+        return _numeric(name, ast.Name(id=name, ctx=ast.Load()), contract, where)
+    tree = rename(_parsed(factor.expr, name, where), parts.quoted)
     if isinstance(tree, ast.Call):
         if function_name(tree) == "C":
-            return _category(factor.expr, tree, contract, where)
+            return _category(name, tree, contract, where)
         if function_name(tree) in _SPLINES:
-            return _spline(factor.expr, tree, contract, where)
-    return _numeric(factor.expr, tree, contract, where)
+            return _spline(name, tree, contract, where)
+    return _numeric(name, tree, contract, where)
+
+
+def _parsed(expr: str, name: str, where: str) -> ast.expr:
+    try:
+        return parse_python(expr, name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _require_number(variable: Variable, where: str) -> None:
@@ -256,7 +229,7 @@ def _category(name: str, call: ast.Call, contract: Contract, where: str) -> Cate
             f"{where}: write C(variable), C(variable, Treatment('reference')) or C(variable, levels=[...])"
         )
     variable = contract.variable(call.args[0].id, where)
-    levels = _levels(variable, where)
+    allowed = levels = _levels(variable, where)
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     if set(keywords) - {"levels"}:
         raise ConfigError(f"{where}: C() takes levels=[...] and Treatment('reference') only, in {shorten(name)!r}")
@@ -267,7 +240,8 @@ def _category(name: str, call: ast.Call, contract: Contract, where: str) -> Cate
         if reference not in levels:
             raise ConfigError(f"{where}: {reference!r} is no level of {variable.name!r}; it has {', '.join(levels)}")
         levels = (reference, *(level for level in levels if level != reference))
-    return CategoryFactor(name=name, variable=variable.name, levels=levels)
+    others = tuple(level for level in allowed if level not in set(levels))
+    return CategoryFactor(name=name, variable=variable.name, levels=levels, others=others)
 
 
 def _levels(variable: Variable, where: str) -> tuple[str, ...]:
@@ -288,7 +262,10 @@ def _levels(variable: Variable, where: str) -> tuple[str, ...]:
 
 def _chosen_levels(node: ast.expr, allowed: tuple[str, ...], variable: Variable, where: str) -> tuple[str, ...]:
     try:
-        chosen = tuple(str(value) for value in ast.literal_eval(node))
+        values = ast.literal_eval(node)
+        if not isinstance(values, list | tuple):
+            raise ValueError("no list")
+        chosen = tuple(str(value) for value in values)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise ConfigError(f"{where}: levels of C({variable.name}) must be a list of levels") from None
     if not set(chosen) <= set(allowed) or len(set(chosen)) != len(chosen) or not chosen:
@@ -325,21 +302,31 @@ def _spline(name: str, call: ast.Call, contract: Contract, where: str) -> Spline
         options["df" if basis == "bs" else "num_knots"] = _constant(call.args[1], where)
     expression = to_text(call.args[0])
     plan_expression(expression, contract, where)
-    degree = int(options.get("degree", 3))
-    knots = options.get("knots")
-    if not 1 <= degree <= 5:
-        raise ConfigError(f"{where}: {shorten(name)}: degree must be in [1, 5]")
+    degree = options.pop("degree", 3)
+    knots = options.pop("knots", None)
+    if not isinstance(degree, int) or not 1 <= degree <= MAX_DEGREE:
+        raise ConfigError(f"{where}: {shorten(name)}: degree must be in [1, {MAX_DEGREE}]")
+    if any(isinstance(value, list | tuple) for value in options.values()):
+        raise ConfigError(f"{where}: {shorten(name)}: {', '.join(options)} must be a number, not a list")
+    if knots is not None and set(options) & {"df", "num_knots"}:
+        raise ConfigError(f"{where}: {shorten(name)}: give knots or how many, not both")
     quantiles = () if knots is not None else _knot_quantiles(name, basis == "rcs", options, degree, where)
     if quantiles and not isinstance(call.args[0], ast.Name):
         raise ConfigError(f"{where}: {shorten(name)}: give knots=[...] where the argument is no plain variable")
+    bounds = (0.0, 0.0) if basis == "rcs" else _bounds(name, call.args[0], options, contract, where)
+    places = None if knots is None else _knots(name, knots, basis == "rcs", where)
+    if basis == "bs" and places and not bounds[0] < places[0] <= places[-1] < bounds[1]:
+        raise ConfigError(
+            f"{where}: {shorten(name)}: knots must lie between the bounds {bounds[0]:g} and {bounds[1]:g}"
+        )
     return SplineFactor(
         name=name,
         expression=expression,
         basis="rcs" if basis == "rcs" else "bs",
         degree=degree,
-        knots=None if knots is None else _knots(name, knots, basis == "rcs", where),
+        knots=places,
         knot_quantiles=quantiles,
-        bounds=(0.0, 0.0) if basis == "rcs" else _bounds(name, call.args[0], options, contract, where),
+        bounds=bounds,
     )
 
 
@@ -437,39 +424,6 @@ def to_text(tree: ast.expr) -> str:
     """An expression tree as text that `parse_expression` reads, odd names in backticks."""
     quoted = copy.deepcopy(tree)
     for node in ast.walk(quoted):
-        if isinstance(node, ast.Name) and not node.id.isidentifier():
+        if isinstance(node, ast.Name) and not is_plain(node.id):
             node.id = f"`{node.id}`"
     return ast.unparse(quoted)
-
-
-def _code(terms: list[Term], factors: dict[str, FormulaFactor]) -> tuple[FormulaTerm, ...]:
-    """Decide which categories drop a level, by formulaic's rule on a small frame of stand-ins."""
-    stand_ins = {expr: f"f{i}" for i, expr in enumerate(factors)}
-    frame = pd.DataFrame(
-        {
-            stand_ins[expr]: pd.Categorical(["a", "b", "c"])
-            if isinstance(factor, CategoryFactor)
-            else np.array([1.0, 2.0, 4.0])
-            for expr, factor in factors.items()
-        },
-        index=range(3),
-    )
-    coded = Formula([_stand_in(term, stand_ins) for term in terms]).get_model_matrix(frame)
-    originals = {stand_in: factors[expr] for expr, stand_in in stand_ins.items()}
-    return tuple(
-        FormulaTerm(
-            name=":".join(originals[f.expr].name for f in encoded.term.factors if f.expr in originals) or "Intercept",
-            products=tuple(
-                tuple(ScopedFactor(originals[s.factor.expr], s.reduced) for s in scoped.factors)
-                for scoped in encoded.scoped_terms
-            ),
-        )
-        for encoded in coded.model_spec.structure
-    )
-
-
-def _stand_in(term: Term, stand_ins: dict[str, str]) -> Term:
-    names = [f.expr for f in term.factors if f.expr != "1"]
-    if not names:
-        return Term([Factor("1", eval_method="literal")])
-    return Term([Factor(stand_ins[name], eval_method="lookup") for name in names])

@@ -74,12 +74,13 @@ class GLMResult:
         df_model: coefficients beyond a constant.
         df_residual: records less coefficients.
         deviance: of the model.
-        null_deviance: of the model with an intercept alone (and the offset).
+        null_deviance: of the model with an intercept alone (and the offset), whether or not this one has one.
         pearson_chi2: sum of squared Pearson residuals.
-        log_likelihood: of the model (a gaussian's at the dispersion that maximises it).
+        log_likelihood: of the model (a gaussian's at the dispersion that maximises it, a gamma's at the
+            reported one).
         dispersion: estimated (Pearson) or 1.
-        aic: Akaike's information criterion.
-        bic: Bayesian information criterion.
+        aic: Akaike's information criterion; counts the coefficients, not the dispersion (R counts both).
+        bic: Bayesian information criterion, likewise.
         num_iterations: steps of the iteration.
         tests: of the formula's terms.
         l2: ridge penalty.
@@ -227,6 +228,32 @@ class GLMResult:
         return forest_plot(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """How what was fitted in the outcome's own size turns back into its unit.
+
+    Attributes:
+        outcome: divided the outcome.
+        predictor: multiplied the linear predictor, coefficients and offset alike.
+        deviance: divided the deviance, the Pearson statistic and the dispersion.
+    """
+
+    outcome: float = 1.0
+    predictor: float = 1.0
+    deviance: float = 1.0
+
+    @classmethod
+    def of(cls, outcome: float, *, is_gaussian: bool, link: LinkName) -> Units:
+        """For an outcome that was divided by `outcome`."""
+        predictor = {"identity": 1 / outcome, "inverse": outcome}.get(link, 1.0)
+        return cls(outcome=outcome, predictor=predictor, deviance=outcome**2 if is_gaussian else 1.0)
+
+    @property
+    def penalty(self) -> float:
+        """What an l2 penalty is multiplied by."""
+        return 1 / (self.deviance * self.predictor**2)
+
+
 def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
 
@@ -252,9 +279,15 @@ def _table(terms: tuple[Coefficient, ...], distribution: str, confidence: float)
 
 
 def _wald(name: str, estimates: Values, covariance: Values, index: list[int], df: float | None) -> HypothesisTest:
-    part = estimates[index]
-    statistic = float(part @ np.linalg.solve(covariance[np.ix_(index, index)], part))
-    size = len(index)
+    part, size = estimates[index], len(index)
+    matrix = covariance[np.ix_(index, index)]
+    scale = np.sqrt(np.maximum(np.diag(matrix), 0.0))
+    with np.errstate(all="ignore"):
+        correlation = matrix / np.outer(scale, scale)
+    # A robust covariance from few clusters, or of a perfect fit, has no inverse.
+    is_regular = np.isfinite(correlation).all() and np.linalg.matrix_rank(correlation, hermitian=True) == size
+    standardised = part / np.where(scale > 0, scale, 1.0)
+    statistic = float(standardised @ np.linalg.solve(correlation, standardised)) if is_regular else float("nan")
     p = stats.chi2.sf(statistic, size) if df is None else stats.f.sf(statistic / size, size, df)
     return HypothesisTest(term=name, test="wald", statistic=statistic, df=size, p_value=float(p))
 
@@ -304,7 +337,7 @@ def _coefficients(
     quantile = float((stats.norm if df is None else stats.t(df)).ppf((1 + confidence) / 2))
     rows = []
     for name, estimate, error in zip(names, estimates.tolist(), errors.tolist(), strict=True):
-        statistic = estimate / error if error > 0 else float("nan")
+        statistic = estimate / error if error > 0 else float("nan")  # a perfect fit has no error
         rows.append(
             Coefficient(
                 term=name,
@@ -351,6 +384,11 @@ def _notes(prepared: Prepared, l2: float, dropped: tuple[str, ...], gram: Values
     return tuple(notes)
 
 
+def _in_units(score: PenaltyScore, units: Units) -> PenaltyScore:
+    deviance, error = score.deviance * units.deviance, score.standard_error * units.deviance
+    return PenaltyScore(l2=score.l2, deviance=deviance, standard_error=error)
+
+
 def summarise(
     *,
     formula: str,
@@ -369,6 +407,7 @@ def summarise(
     likelihood_ratios: dict[str, tuple[float, int]] | None,
     use_t: bool,
     confidence: float,
+    units: Units,
 ) -> GLMResult:
     """Turn the last sums of a fit into what is reported; all of it is arithmetic on totals."""
     (family, link), (standardised, gram, num_iterations), (kind, cluster) = model, fit, covariance
@@ -376,7 +415,8 @@ def summarise(
     num_records, p = sums.num_rows, len(names)
     df_residual = num_records - p
     df = df_residual if use_t else None
-    raw = _unstandardise(prepared)
+    raw = _unstandardise(prepared) / units.predictor
+    log_likelihood = finish.log_likelihood - num_records * float(np.log(units.outcome))
     estimates = raw @ standardised
     spread = (
         raw
@@ -397,18 +437,18 @@ def summarise(
         num_missing=prepared.num_missing,
         df_model=p - int(prepared.spans_constant),
         df_residual=df_residual,
-        deviance=sums.deviance,
-        null_deviance=finish.null_deviance if null_deviance is None else null_deviance,
-        pearson_chi2=sums.pearson,
-        log_likelihood=finish.log_likelihood,
-        dispersion=dispersion,
-        aic=-2 * finish.log_likelihood + 2 * p,
-        bic=-2 * finish.log_likelihood + float(np.log(num_records)) * p,
+        deviance=sums.deviance * units.deviance,
+        null_deviance=(finish.null_deviance if null_deviance is None else null_deviance) * units.deviance,
+        pearson_chi2=sums.pearson * units.deviance,
+        log_likelihood=log_likelihood,
+        dispersion=dispersion * units.deviance,
+        aic=-2 * log_likelihood + 2 * p,
+        bic=-2 * log_likelihood + float(np.log(num_records)) * p,
         num_iterations=num_iterations,
         tests=_tests(prepared, estimates, spread, df, likelihood_ratios, family, dispersion),
         l2=penalty[0],
         l2_scale=penalty[1],
-        l2_path=penalty[2],
+        l2_path=tuple(_in_units(score, units) for score in penalty[2]),
         dropped=dropped,
         distribution="t" if use_t else "normal",
         confidence=confidence,
@@ -417,4 +457,4 @@ def summarise(
     )
 
 
-__all__ = ["Coefficient", "GLMResult", "HypothesisTest", "PenaltyScore", "summarise"]
+__all__ = ["Coefficient", "GLMResult", "HypothesisTest", "PenaltyScore", "Units", "summarise"]

@@ -7,12 +7,17 @@ is the one that the pooled data would have given.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround.analytics.design import (
+    MAX_COLUMNS,
     AtSite,
     Block,
     Column,
@@ -23,11 +28,11 @@ from wardround.analytics.design import (
     Numeric,
     SplineColumn,
     complete_rows,
+    count_levels,
     evaluate_blocks,
     evaluate_expression,
-    evaluate_feature,
 )
-from wardround.analytics.expression import parse_expression
+from wardround.analytics.expression import parse_expression, shorten
 from wardround.analytics.formula import (
     CategoryFactor,
     FormulaFactor,
@@ -45,8 +50,8 @@ from wardround.data.table import Table
 from wardround.errors import ConfigError, DataError, RankDeficiencyError
 from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
 
-MAX_COLUMNS = 2_000
-"""Widest design (unit: columns); its sums have a number for every pair of columns."""
+MAX_SUMS = 20_000
+"""Most levels or expressions that one ask may have."""
 CONSTANT_SPREAD = 1e-13
 """Spread, relative to the mean, up to which a column counts as constant."""
 SMALLEST_SCALE = 1e-15
@@ -59,8 +64,8 @@ class Census(Contribution):
     num_records: int = people()
     num_patients: int = people()
     num_complete: int = people()
-    num_missing: Array = people("num_required")
-    num_with_level: Array = people("num_levels")
+    num_missing: NDArray[np.int64] = people("num_required")
+    num_with_level: NDArray[np.int64] = people("num_levels")
 
 
 @site_function(
@@ -69,15 +74,25 @@ class Census(Contribution):
     symbols=lambda required, levels: {"num_required": len(required), "num_levels": len(levels)},
 )
 def census(data: Table, required: tuple[str, ...], levels: tuple[Level, ...]) -> Census:
-    """Count records, missing values, and complete records by level."""
+    """Count records, missing values, and complete records by level.
+
+    Raises:
+        DataError: more than `MAX_SUMS` levels, or a level that a variable does not have.
+    """
+    _refuse_too_many(levels)
     rows = complete_rows(data, required)
     return Census(
         num_records=data.num_records,
         num_patients=data.num_patients,
         num_complete=len(rows),
         num_missing=np.array([int(data.is_missing(name).sum()) for name in required], np.int64),
-        num_with_level=np.array([int(evaluate_feature(data, level, rows).sum()) for level in levels], np.int64),
+        num_with_level=count_levels(data, levels, rows),
     )
+
+
+def _refuse_too_many(wanted: tuple[object, ...]) -> None:
+    if len(wanted) > MAX_SUMS:
+        raise DataError(f"{len(wanted)} levels or expressions are over the limit of {MAX_SUMS} in one ask")
 
 
 class Sums(Contribution):
@@ -89,9 +104,16 @@ class Sums(Contribution):
 
 @site_function("design.expression_sums", version=1, symbols=lambda expressions, **_: {"num_sums": len(expressions)})
 def expression_sums(
-    data: Table, expressions: tuple[str, ...], centers: Array, power: int, required: tuple[str, ...]
+    data: Table, expressions: tuple[str, ...], centers: Array, power: Literal[1, 2], required: tuple[str, ...]
 ) -> Sums:
-    """Sum of `(expression - center) ** power` over complete records, for every expression."""
+    """Sum of `(expression - center) ** power` over complete records, for every expression.
+
+    Raises:
+        DataError: `centers` does not have one element an expression, or there are over `MAX_SUMS` of them.
+    """
+    _refuse_too_many(expressions)
+    if centers.shape != (len(expressions),):
+        raise DataError("centers must have one element an expression")
     rows = complete_rows(data, required)
     sums = [
         float(((evaluate_expression(data, text, rows) - center) ** power).sum())
@@ -107,26 +129,28 @@ class ColumnSums(Contribution):
     absolute_sums: Array = exact("num_columns")
     weight: float = exact()
     outcome: float = exact()
+    outcome_spread: float = exact()
 
 
-@site_function("design.column_sums", version=1, symbols=lambda design, frame: {"num_columns": design.num_columns})
-def column_sums(data: Table, design: Design, frame: Frame) -> ColumnSums:
-    """Sums of the standardised columns, of their absolute values, and of the weighted outcome."""
+@site_function("design.column_sums", version=1, symbols=lambda design, **_: {"num_columns": design.num_columns})
+def column_sums(data: Table, design: Design, frame: Frame, outcome_center: float) -> ColumnSums:
+    """Sums of the standardised columns, of their absolute values, of the weighted outcome and of its spread."""
     total = np.zeros((2, design.num_columns))
-    weight = outcome = 0.0
+    weight = outcome = spread = 0.0
     for block in evaluate_blocks(data, design, frame):
         total += block.x.sum(axis=0), np.abs(block.x).sum(axis=0)
-        case_weight = block.frequency * block.precision
-        weight += float(case_weight.sum())
-        outcome += float(case_weight @ block.y)
-    return ColumnSums(sums=total[0], absolute_sums=total[1], weight=weight, outcome=outcome)
+        weight += float(block.case_weight.sum())
+        outcome += float(block.case_weight @ block.y)
+        spread += float(block.case_weight @ np.abs(block.y - outcome_center))
+    return ColumnSums(sums=total[0], absolute_sums=total[1], weight=weight, outcome=outcome, outcome_spread=spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """A term of the formula with the design columns that code it."""
+    """A term of the formula with the names of its factors and the design columns that code it."""
 
     name: str
+    factors: frozenset[str]
     columns: tuple[int, ...]
 
 
@@ -140,7 +164,8 @@ class Prepared:
         terms: the formula's terms.
         spans_constant: whether some columns add up to a constant.
         outcome_name: what is modelled, in words.
-        outcome_mean: weighted mean of the outcome.
+        outcome_mean: weighted mean of the outcome, divided by the frame's scale.
+        outcome_spread: weighted mean distance of the outcome from its mean, in the outcome's unit.
         num_records: records at the sites.
         num_complete: records used.
         num_missing: by required variable, records in which it is missing.
@@ -153,6 +178,7 @@ class Prepared:
     spans_constant: bool
     outcome_name: str
     outcome_mean: float
+    outcome_spread: float
     num_records: int
     num_complete: int
     num_missing: dict[str, int]
@@ -166,9 +192,7 @@ class Prepared:
             center=self.design.center[kept],
             scale=self.design.scale[kept],
         )
-        terms = tuple(
-            Term(name=term.name, columns=tuple(place[j] for j in term.columns if j in place)) for term in self.terms
-        )
+        terms = tuple(replace(term, columns=tuple(place[j] for j in term.columns if j in place)) for term in self.terms)
         return replace(self, design=design, terms=terms)
 
 
@@ -193,37 +217,30 @@ def prepare(setting: Setting, formula: str, extras: Extras) -> Steps[Prepared]:
     """
     contract = setting.contract
     plan = plan_formula(formula, contract)
+    if not plan.terms and not extras.site_intercepts:
+        raise ConfigError("formula: nothing is left on the right side; write 'outcome ~ 1' for an intercept alone")
     outcome, outcome_name = _outcome(plan)
     frame = _frame(plan, outcome, extras, setting)
-    levels = tuple(
-        Level(variable=factor.variable, level=level)
-        for factor in plan.factors
-        if isinstance(factor, CategoryFactor)
-        for level in factor.levels
-    )
+    levels = _levels(plan)
     counted = (yield from ask(census, frame.required, levels)).sum
     num_missing = dict(zip(frame.required, (int(n) for n in counted.num_missing), strict=True))
     if counted.num_complete == 0:
         raise DataError(_nothing_left(num_missing, counted.num_records))
     present = {level for level, count in zip(levels, counted.num_with_level, strict=True) if count}
+    _refuse_unlisted(plan, present)
     means, deviations = yield from _constants(plan, frame)
     knots = yield from _knots(plan, setting)
-    names: list[Term] = []
-    columns: list[Column] = []
-    for term in _terms(plan, setting, extras):
-        added = _columns(term, present, means, deviations, knots) if isinstance(term, FormulaTerm) else [term]
-        names.append(Term(name=term.name, columns=tuple(range(len(columns), len(columns) + len(added)))))
-        columns += added
-    if len(columns) > MAX_COLUMNS:
-        raise DataError(f"the design would have {len(columns)} columns; the limit is {MAX_COLUMNS}")
-    design, sums = yield from _standardise(tuple(columns), frame, counted.num_complete, plan.has_intercept)
+    known = _Known(present=frozenset(present), means=means, deviations=deviations, knots=knots)
+    names, columns = _all_columns(_terms(plan, setting, extras), known)
+    design, mean, spread = yield from _standardise(columns, frame, counted.num_complete, plan.has_intercept)
     return Prepared(
         design=design,
         frame=frame,
-        terms=tuple(names),
+        terms=names,
         spans_constant=plan.spans_constant or extras.site_intercepts,
         outcome_name=outcome_name,
-        outcome_mean=sums.outcome / sums.weight,
+        outcome_mean=mean,
+        outcome_spread=spread,
         num_records=counted.num_records,
         num_complete=counted.num_complete,
         num_missing=num_missing,
@@ -283,12 +300,34 @@ def _nothing_left(num_missing: dict[str, int], num_records: int) -> str:
     return f"no record is complete in {', '.join(num_missing)}{culprit}; drop variables that are mostly missing"
 
 
+def _levels(plan: FormulaPlan) -> tuple[Level, ...]:
+    return tuple(
+        dict.fromkeys(
+            Level(variable=factor.variable, level=level)
+            for factor in plan.factors
+            if isinstance(factor, CategoryFactor)
+            for level in (*factor.levels, *factor.others)
+        )
+    )
+
+
+def _refuse_unlisted(plan: FormulaPlan, present: set[Level]) -> None:
+    for factor in plan.factors:
+        if isinstance(factor, CategoryFactor):
+            unlisted = [v for v in factor.others if Level(variable=factor.variable, level=v) in present]
+            if unlisted:
+                raise DataError(
+                    f"{factor.name}: some records have a level that it does not list ({', '.join(unlisted[:10])}); "
+                    "list all levels, or choose the records by a cohort"
+                )
+
+
 def _absent_levels(plan: FormulaPlan, present: set[Level]) -> tuple[str, ...]:
     notes = []
     for factor in plan.factors:
         if isinstance(factor, CategoryFactor):
             absent = [v for v in factor.levels if Level(variable=factor.variable, level=v) not in present]
-            if absent and not factor.variable.isdigit():
+            if absent:
                 shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
                 notes.append(f"{factor.name}: no complete record at any site has level {shown}; left out")
     return tuple(notes)
@@ -326,8 +365,11 @@ def _knots(plan: FormulaPlan, setting: Setting) -> Steps[dict[str, tuple[float, 
                 found = (yield from wanted.steps(setting)).rows[0].quantiles
                 knots[factor.name] = tuple(quantile.value for quantile in found if quantile.value is not None)
             values = knots[factor.name]
-            if len(set(values)) < len(values):
-                raise DataError(f"{factor.name}: two of its knots coincide, as many values are equal; use fewer knots")
+            ends = factor.bounds if factor.basis == "bs" else ()
+            if len({*ends, *values}) < len(ends) + len(values):
+                raise DataError(
+                    f"{factor.name}: two of its knots coincide, as many values are equal; use fewer knots, or give them"
+                )
     return knots
 
 
@@ -340,42 +382,61 @@ def _terms(plan: FormulaPlan, setting: Setting, extras: Extras) -> list[FormulaT
     return [*plan.terms, *(at_sites if extras.site_intercepts else [])]
 
 
-def _columns(
-    term: FormulaTerm,
-    present: set[Level],
-    means: dict[str, float],
-    deviations: dict[str, float],
-    knots: dict[str, tuple[float, ...]],
-) -> list[Column]:
-    columns = []
-    for scoped in term.products:
-        choices = [_features(s.factor, s.is_reduced, present, means, deviations, knots) for s in scoped]
-        # The first factor's levels vary fastest.
-        for chosen in product(*reversed(choices)):
-            parts = list(reversed(chosen))
-            name = ":".join(label for label, _ in parts) or "Intercept"
-            columns.append(Column(name=name, features=tuple(feature for _, feature in parts)))
-    return columns
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What the sites' sums say of the formula's factors."""
+
+    present: frozenset[Level]
+    means: dict[str, float]
+    deviations: dict[str, float]
+    knots: dict[str, tuple[float, ...]]
 
 
-def _features(
-    factor: FormulaFactor,
-    is_reduced: bool,
-    present: set[Level],
-    means: dict[str, float],
-    deviations: dict[str, float],
-    knots: dict[str, tuple[float, ...]],
-) -> list[tuple[str, Feature]]:
+def _all_columns(terms: list[FormulaTerm | Column], known: _Known) -> tuple[tuple[Term, ...], tuple[Column, ...]]:
+    """Every term's columns; their number is checked before they are made."""
+    choices = [
+        [[_features(s.factor, s.is_reduced, known) for s in made] for made in term.products]
+        if isinstance(term, FormulaTerm)
+        else []
+        for term in terms
+    ]
+    num_columns = sum(sum(prod(map(len, parts)) for parts in made) if made else 1 for made in choices)
+    if num_columns > MAX_COLUMNS:
+        raise DataError(f"the design would have {num_columns} columns; the limit is {MAX_COLUMNS}")
+    names: list[Term] = []
+    columns: list[Column] = []
+    for term, made in zip(terms, choices, strict=True):
+        added = [column for parts in made for column in _products(parts)] if isinstance(term, FormulaTerm) else [term]
+        place = tuple(range(len(columns), len(columns) + len(added)))
+        factors = term.factors if isinstance(term, FormulaTerm) else frozenset((term.name,))
+        names.append(Term(name=term.name, factors=factors, columns=place))
+        columns += added
+    clash = {column.name for column in columns}
+    if len(clash) < len(columns):
+        twice = next(name for name in clash if sum(column.name == name for column in columns) > 1)
+        raise ConfigError(f"formula: two coefficients would be named {shorten(twice)!r}; rename a variable or a level")
+    return tuple(names), tuple(columns)
+
+
+def _products(choices: list[list[tuple[str, Feature]]]) -> Iterator[Column]:
+    # The first factor's levels vary fastest.
+    for chosen in product(*reversed(choices)):
+        parts = list(reversed(chosen))
+        name = ":".join(label for label, _ in parts) or "Intercept"
+        yield Column(name=name, features=tuple(feature for _, feature in parts))
+
+
+def _features(factor: FormulaFactor, is_reduced: bool, known: _Known) -> list[tuple[str, Feature]]:
     match factor:
         case NumericFactor():
-            return [(factor.name, Numeric(expression=factor.resolve(means, deviations)))]
+            return [(factor.name, Numeric(expression=factor.resolve(known.means, known.deviations)))]
         case CategoryFactor():
             levels = [Level(variable=factor.variable, level=level) for level in factor.levels]
-            kept = [level for level in levels if level in present]
+            kept = [level for level in levels if level in known.present]
             mark = "T." if is_reduced else ""
             return [(f"{factor.name}[{mark}{level.level}]", level) for level in kept[int(is_reduced) :]]
         case SplineFactor():
-            where = knots[factor.name]
+            where = known.knots[factor.name]
             return [
                 (
                     f"{factor.name}[{j}]",
@@ -394,17 +455,21 @@ def _features(
 
 def _standardise(
     columns: tuple[Column, ...], frame: Frame, num_complete: int, has_intercept: bool
-) -> Steps[tuple[Design, ColumnSums]]:
-    """Centre the columns on their means (where an intercept takes that up) and scale them by their mean deviation."""
+) -> Steps[tuple[Design, float, float]]:
+    """Centre the columns on their means (where an intercept takes that up) and scale them by their mean deviation.
+
+    Returns:
+        The design, and the weighted mean of the outcome and its mean distance from that.
+    """
     num_columns = len(columns)
     raw = Design(columns=columns, center=np.zeros(num_columns), scale=np.ones(num_columns))
-    first = (yield from ask(column_sums, raw, frame)).sum
+    first = (yield from ask(column_sums, raw, frame, 0.0)).sum
     if not first.weight > 0:
         raise DataError("the weights are 0 in all complete records")
+    mean = first.outcome / first.weight
     is_intercept = np.array([column.features == () for column in columns], bool)
     center = np.where(is_intercept, 0.0, first.sums / num_complete) if has_intercept else np.zeros(num_columns)
-    centered = replace(raw, center=center)
-    second = (yield from ask(column_sums, centered, frame)).sum if has_intercept else first
+    second = (yield from ask(column_sums, replace(raw, center=center), frame, mean)).sum
     scale = second.absolute_sums / num_complete
     # What remains of a constant after its rounded mean is taken off is rounding error, not spread. Such a column
     # is left at its own size, so that it stands at zero and the check of the rank finds and names it.
@@ -415,7 +480,8 @@ def _standardise(
     if tiny:
         raise DataError(f"{', '.join(tiny[:10])}: spreads less than {SMALLEST_SCALE:g}; use a smaller unit")
     size = np.where(center == 0, 1.0, np.abs(center))
-    return replace(raw, center=center, scale=np.where(is_constant, size, scale)), first
+    design = replace(raw, center=center, scale=np.where(is_constant, size, scale))
+    return design, mean, second.outcome_spread / second.weight
 
 
 __all__ = ["Block", "Extras", "Prepared", "Term", "census", "column_sums", "expression_sums", "prepare"]

@@ -15,6 +15,11 @@ from scipy.interpolate import BSpline
 
 from wardround.errors import DataError
 
+MAX_KNOTS = 50
+"""Most knots of a spline."""
+MAX_DEGREE = 5
+"""Highest degree of a B-spline."""
+
 
 def num_spline_columns(basis: Literal["bs", "rcs"], degree: int, num_knots: int) -> int:
     """Columns that a basis with this many inner (`bs`) or all (`rcs`) knots has."""
