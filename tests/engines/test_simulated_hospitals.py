@@ -58,7 +58,7 @@ def heart(shared_data):
 def test_real_hospitals_from_frames_and_files_alike(heart, shared_data, tmp_path):
     pooled = pd.concat(heart.values())
     for site, frame in heart.items():
-        frame.astype(object).fillna("?").to_csv(tmp_path / f"{site}.csv", index=False)
+        frame.to_csv(tmp_path / f"{site}.csv", index=False, na_rep="?")
     contract = tmp_path / "contract.toml"
     contract.write_text(contract_text(infer(heart).contract))
     as_files = {site: tmp_path / f"{site}.csv" for site in HOSPITALS}
