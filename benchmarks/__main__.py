@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import codec, engine
+from benchmarks import codec, engine, glm
 from benchmarks.measure import COLUMNS, Row, cells
 
 BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
     "codec": codec.rows,
     "engine": engine.rows,
+    "glm": glm.rows,
 }
 WIDTHS = (46, 12, 34, 7, 7, 4)
 

@@ -9,6 +9,7 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.preprocessing import StandardScaler
 
@@ -21,6 +22,7 @@ from wardround.engines.simulated_hospitals import simulate
 from wardround.engines.simulation import Event, Simulation
 from wardround.errors import (
     ConfigError,
+    ConvergenceError,
     DataError,
     ModelError,
     RankDeficiencyError,
@@ -574,3 +576,181 @@ def test_columns_over_the_limit_are_refused() -> None:
     products = " + ".join(f"team:x{i}" for i in range(1, 45))
     with pytest.raises(DataError, match=r"would have 2201 columns; the limit is 2000"):
         run({"A": wide[:150], "B": wide[150:]}, f"x0 ~ {products}")
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e9])
+@pytest.mark.parametrize(
+    ("family", "link", "outcome"),
+    [
+        ("gaussian", "identity", "score"),
+        ("gaussian", "log", "cost"),
+        ("gamma", "inverse", "cost"),
+        ("gamma", "log", "cost"),
+        ("gamma", "identity", "cost"),
+    ],
+)
+def test_the_outcomes_unit_does_not_matter(unit: float, family: str, link: str, outcome: str) -> None:
+    scaled = {name: frame.assign(y=unit * frame[outcome], shift=frame.log_stay) for name, frame in SITES.items()}
+    predictor = {"identity": unit, "inverse": 1 / unit, "log": 1.0}[link]
+    deviance = unit**2 if family == "gaussian" else 1.0
+    offset = {"offset": "shift"} if link == "log" else {}
+    reference = run(scaled, f"{outcome} ~ age + sex", family, link=link, **offset)
+    result = run(scaled, "y ~ age + sex", family, link=link, **offset)
+    for index in (1, 2):
+        assert relative(result.terms[index].estimate / predictor, reference.terms[index].estimate) < 1e-9
+        assert relative(result.terms[index].standard_error / predictor, reference.terms[index].standard_error) < 1e-9
+    assert relative(result.deviance / deviance, reference.deviance) < 1e-9
+    assert relative(result.null_deviance / deviance, reference.null_deviance) < 1e-9
+    assert relative(result.log_likelihood + len(POOLED) * np.log(unit), reference.log_likelihood) < 1e-9
+    # The same penalty on the same likelihood: what it is on carries the unit.
+    l2 = 5.0 / len(POOLED) * np.linalg.norm([c.estimate for c in reference.terms])
+    penalised = run(scaled, f"{outcome} ~ age + sex", family, link=link, l2=l2, **offset)
+    same = run(scaled, "y ~ age + sex", family, link=link, l2=l2 * deviance / predictor**2, **offset)
+    assert relative(same.terms[1].estimate / predictor, penalised.terms[1].estimate) < 1e-7
+
+
+@pytest.mark.parametrize("weight", ["variance_weights", "frequency_weights"])
+@pytest.mark.parametrize(("family", "outcome"), [("gaussian", "score"), ("gamma", "cost"), ("binomial", "died")])
+@pytest.mark.parametrize("covariance", ["model", "HC3", "cluster"])
+def test_records_of_weight_zero_do_not_count(weight: str, family: str, outcome: str, covariance: str) -> None:
+    weighted = {name: frame.assign(w=(frame.grade != 2).astype(float)) for name, frame in SITES.items()}
+    result = run(weighted, f"{outcome} ~ age + sex", family, covariance=covariance, **{weight: "w"})
+    rest = {name: frame[frame.grade != 2] for name, frame in SITES.items()}
+    reference = run(rest, f"{outcome} ~ age + sex", family, covariance=covariance)
+    assert relative(result.to_frame(), reference.to_frame()) < 1e-9
+    for name in ("df_residual", "deviance", "null_deviance", "log_likelihood", "num_records", "num_clusters"):
+        assert (getattr(result, name) or 0) == pytest.approx(getattr(reference, name) or 0, rel=1e-10), name
+
+
+def test_a_record_of_weight_zero_does_not_hide_separation() -> None:
+    extra = ((np.arange(1200) % 7 == 0) & (POOLED.died == 1)).astype(int)
+    against = int(np.flatnonzero(POOLED.died == 0)[0])
+    extra[against] = 1
+    sites = {name: f.assign(w=1.0) for name, f in with_column(extra).items()}
+    sites["A"].loc[sites["A"].index[against], "w"] = 0.0
+    with pytest.raises(SeparationError):
+        run(sites, "died ~ age + extra", "binomial", frequency_weights="w")
+
+
+def test_one_record_slightly_against_separation_is_enough() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=20_000)
+    y = (x > 0).astype(int)
+    x[int(np.argmin(np.where(y == 1, x, 9.0)))] = -0.002
+    result = run(split(pd.DataFrame({"x": x, "y": y}), 3, 1), "y ~ x", "binomial")
+    # Finite, and the maximum: the step from there is nothing beside the standard errors.
+    p = special.expit(result.terms[0].estimate + result.terms[1].estimate * x)
+    design = np.column_stack([np.ones_like(x), x])
+    score = design.T @ (y - p)
+    information = design.T @ (design * (p * (1 - p))[:, None])
+    assert score @ np.linalg.solve(information, score) < 1e-12
+
+
+@pytest.mark.parametrize(("family", "link"), [("binomial", "log"), ("poisson", "identity")])
+def test_only_a_settled_fit_is_returned(family: str, link: str) -> None:
+    # The likelihood is largest where a mean reaches the edge of what is possible; its slope is not zero there.
+    rng = np.random.default_rng(0)
+    x = np.arange(360) / 360
+    edge = rng.random(360) < np.minimum(1, 2 * x) if family == "binomial" else rng.poisson(3, 360) * (x > 0.5)
+    with pytest.raises(ConvergenceError, match="no convergence in 100 steps"):
+        run(split(pd.DataFrame({"x": x, "y": edge.astype(int)}), 3, 1), "y ~ x", family, link=link)
+
+
+def test_no_possible_start_is_said() -> None:
+    shifted = {name: frame.assign(shift=-9.0) for name, frame in SITES.items()}
+    with pytest.raises(ConvergenceError, match="at which every record's mean is possible"):
+        run(shifted, "falls ~ 0 + I(age - 60)", "poisson", link="identity", offset="shift")
+
+
+def test_a_perfect_fit_has_no_errors_and_still_prints() -> None:
+    import json
+
+    result = run({n: f.assign(y=2 * f.age + 1) for n, f in SITES.items()}, "y ~ age + C(ward)")
+    assert result.terms[1].estimate == pytest.approx(2)
+    assert result.deviance < 1e-20 * len(POOLED)
+    decoded = json.loads(result.to_json())
+    if result.dispersion == 0:
+        assert decoded["log_likelihood"] is None
+        assert decoded["terms"][1]["p_value"] is None
+    assert "C(ward)[T.day]" in result.summary()
+    assert result.plot()
+
+
+def test_an_outcome_without_spread_is_refused() -> None:
+    for value in (0.0, 5.0, 1e9 / 3):
+        with pytest.raises(DataError, match="same in all complete records"):
+            run({n: f.assign(y=value) for n, f in SITES.items()}, "y ~ age")
+
+
+def test_wald_test_without_an_inverse_is_not_a_number() -> None:
+    result = run({"A": POOLED[:600], "B": POOLED[600:]}, "score ~ C(ward)", covariance="cluster", cluster="site")
+    assert np.isnan(result.tests[0].p_value)
+    assert "nan" in result.summary()
+
+
+def test_likelihood_ratios_respect_marginality_and_refuse_penalties() -> None:
+    tests = fit("score ~ age * sex + ward", term_tests="likelihood_ratio").tests
+    assert [test.term for test in tests] == ["ward", "age:sex"]
+    with pytest.raises(ConfigError, match="term_tests"):
+        fit("score ~ age", l2=1.0, term_tests="likelihood_ratio")
+
+
+def test_small_sites_fill_different_folds() -> None:
+    result = run({f"s{i}": POOLED[i : i + 1] for i in range(40)}, "score ~ age", l2="cross-validated")
+    assert np.isfinite([score.deviance for score in result.l2_path]).all()
+    with pytest.raises(ModelError, match="take fewer folds"):
+        run({"A": POOLED[:5], "B": POOLED[5:9]}, "score ~ age", l2="cross-validated", num_folds=20)
+
+
+def test_cross_validation_of_many_columns_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame(rng.normal(size=(900, 30)), columns=[f"x{i}" for i in range(30)])
+    wide["team"] = [f"team {i % 25}" for i in range(900)]
+    products = " + ".join(f"team:x{i}" for i in range(1, 30))
+    with pytest.raises(ModelError, match="set l2 to a number"):
+        run({"A": wide[:450], "B": wide[450:]}, f"x0 ~ {products}", l2="cross-validated")
+
+
+def test_levels_that_are_not_listed_are_refused_where_anybody_has_them() -> None:
+    with pytest.raises(DataError, match=r"does not list \(rehab\)"):
+        fit("score ~ C(ward, levels=['day', 'acute'])")
+    without = {name: frame[frame.ward != "rehab"] for name, frame in SITES.items()}
+    assert len(run(without, "score ~ C(ward, levels=['day', 'acute'])").terms) == 2
+
+
+def test_clusters_longer_than_a_block_are_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = fit("score ~ age + sex", covariance="cluster", cluster="team")
+    monkeypatch.setattr("wardround.analytics.design.BLOCK_ELEMENTS", 30)  # ten rows
+    result = fit("score ~ age + sex", covariance="cluster", cluster="team")
+    assert result.num_clusters == reference.num_clusters
+    assert relative(result.to_frame(), reference.to_frame()) < 1e-12
+
+
+def test_dates_are_days() -> None:
+    days = POOLED.age.round().astype(int)
+    sites = split(POOLED.assign(day=pd.Timestamp("2020-01-01") + pd.to_timedelta(days, "D"), days=days), 3, 1)
+    assert (
+        relative(
+            run(sites, "died ~ day", "binomial").terms[1].statistic,
+            run(sites, "died ~ days", "binomial").terms[1].statistic,
+        )
+        < 1e-9
+    )
+
+
+def test_names_and_numbers_of_any_size_print_and_plot() -> None:
+    import io
+    from dataclasses import replace
+
+    result = fit("died ~ age + C(ward)", "binomial")
+    (term, *_) = result.terms
+    for factor in (1e-12, 1e3, np.inf, np.nan):
+        values = {"estimate": factor, "low": -1e3 * factor, "high": 2e3 * factor, "standard_error": factor}
+        many = replace(result, terms=tuple(replace(term, term=f"$x_{i}^\n" * 20, **values) for i in range(75)))
+        assert all(len(line) < 125 for line in many.summary().splitlines())
+        figure = many.plot()
+        figure.savefig(io.BytesIO(), format="svg")
+        assert "the first 60 of 75" in figure.axes[0].get_xlabel()
+        many.to_json()
+        many.to_frame(exponentiate=True)
+    assert len(fit("died ~ 1", "binomial").plot().axes[0].get_yticks()) == 0

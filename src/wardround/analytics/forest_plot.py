@@ -15,6 +15,8 @@ INK = "#1f2933"
 ACCENT = "#0072b2"  # blue of the Okabe-Ito palette, which colour-blind readers tell apart
 MAX_ROWS = 60
 """Most coefficients that a forest plot shows."""
+LARGEST_RATIO = 1e4
+"""Where ratios are cut off, and at one over it."""
 _RATIO_NAMES = {"logit": "Odds ratio", "log": "Ratio of means"}
 
 
@@ -25,16 +27,17 @@ def forest_plot(result: GLMResult) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    rows = [term for term in result.terms if term.term != "Intercept"][:MAX_ROWS]
+    terms = [term for term in result.terms if term.term != "Intercept"]
+    rows = terms[:MAX_ROWS]
     is_ratio = result.link in _RATIO_NAMES
-    scale = np.exp if is_ratio else np.asarray
+    limit = np.log(LARGEST_RATIO)
+    scale = (lambda values: np.exp(np.clip(values, -limit, limit))) if is_ratio else np.asarray
     figure = Figure(figsize=(7.2, 0.34 * max(len(rows), 1) + 1.1), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
-    with np.errstate(over="ignore"):
-        estimates = scale(np.array([row.estimate for row in rows], float))
-        lows = scale(np.array([row.low for row in rows], float))
-        highs = scale(np.array([row.high for row in rows], float))
+    estimates = scale(np.array([row.estimate for row in rows], float))
+    lows = scale(np.array([row.low for row in rows], float))
+    highs = scale(np.array([row.high for row in rows], float))
     axes.hlines(places, lows, highs, color=ACCENT, linewidth=1.6)
     axes.plot(estimates, places, "s", color=ACCENT, markersize=5)
     axes.axvline(1.0 if is_ratio else 0.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -43,7 +46,8 @@ def forest_plot(result: GLMResult) -> Figure:
         _plain_ticks(axes)
     _label(axes, rows, places)
     name = _RATIO_NAMES.get(result.link, "Coefficient")
-    axes.set_xlabel(f"{name} ({result.confidence:.0%} interval)", color=INK)
+    part = f"; the first {len(rows)} of {len(terms)}" if len(terms) > len(rows) else ""
+    axes.set_xlabel(f"{name} ({100 * result.confidence:.4g}% interval{part})", color=INK)
     return figure
 
 
@@ -70,5 +74,6 @@ def _label(axes: Any, rows: list[Any], places: Any) -> None:
 
 def _shorten(term: str) -> str:
     # A dollar sign would be read as mathematics.
-    text = term if len(term) <= 40 else term[:37] + "..."
+    text = " ".join(term.split())
+    text = text if len(text) <= 40 else text[:37] + "..."
     return text.replace("$", r"\$")

@@ -135,7 +135,8 @@ class GLMResult:
         if exponentiate:
             if self.link not in ("logit", "log"):
                 raise ValueError(f"exponentiate needs the link 'logit' or 'log', this model has {self.link!r}")
-            frame[["estimate", "low", "high"]] = np.exp(frame[["estimate", "low", "high"]])
+            with np.errstate(over="ignore"):  # the ratio of a huge coefficient is infinite
+                frame[["estimate", "low", "high"]] = np.exp(frame[["estimate", "low", "high"]])
         return frame
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,7 +192,7 @@ class GLMResult:
     def summary(self) -> str:
         """The fit as text, laid out as users of statsmodels know it."""
         left = [
-            ("Outcome", self.outcome),
+            ("Outcome", " ".join(self.outcome.split())),
             ("Family", self.family),
             ("Link", self.link),
             ("Covariance", self.covariance),
@@ -214,12 +215,14 @@ class GLMResult:
         ]
         title = "Federated generalised linear model".center(width)
         lines = [title, "=" * width, *head, "=" * width, *table, "=" * width]
-        lines += [
-            f"{test.term}: {test.test} chi2({test.df}) = {test.statistic:.4g}, p = {test.p_value:.3g}"
-            for test in self.tests
-            if test.df > 1
-        ]
+        lines += [self._line(test) for test in self.tests if test.df > 1]
         return "\n".join([*lines, *self.notes])
+
+    def _line(self, test: HypothesisTest) -> str:
+        statistic = f"chi2({test.df}) = {test.statistic:.4g}"
+        if test.test == "wald" and self.distribution == "t":
+            statistic = f"F({test.df}, {self.df_residual:g}) = {test.statistic / test.df:.4g}"
+        return f"{test.term}: {test.test.replace('_', ' ')} {statistic}, p = {test.p_value:.3g}"
 
     def plot(self) -> Figure:
         """Forest plot of the coefficients, the intercept left out; ratios for logit and log links."""
@@ -266,10 +269,12 @@ def _table(terms: tuple[Coefficient, ...], distribution: str, confidence: float)
     rows = ["".join([" " * name_width, *(f"{head:>11}" for head in heads)])]
     rows.append("-" * len(rows[0]))
     for c in terms:
-        name = c.term if len(c.term) <= name_width else c.term[: name_width - 3] + "..."
+        name = " ".join(c.term.split())  # a column's name may hold a line break
+        name = name if len(name) <= name_width else name[: name_width - 3] + "..."
         numbers = [f"{c.estimate:.4f}", f"{c.standard_error:.3f}", f"{c.statistic:.3f}", f"{c.p_value:.3f}"]
         small = [f"{c.estimate:.4g}", f"{c.standard_error:.3g}", *numbers[2:]]
-        shown = small if 0 < abs(c.estimate) < 1e-3 or abs(c.estimate) > 1e5 else numbers
+        is_odd = 0 < abs(c.estimate) < 1e-3 or abs(c.estimate) > 1e5 or 0 < c.standard_error < 5e-3
+        shown = small if is_odd else numbers
         bounds = [
             f"{c.low:.4g}" if shown is small else f"{c.low:.3f}",
             f"{c.high:.4g}" if shown is small else f"{c.high:.3f}",
@@ -417,6 +422,8 @@ def summarise(
     df = df_residual if use_t else None
     raw = _unstandardise(prepared) / units.predictor
     log_likelihood = finish.log_likelihood - num_records * float(np.log(units.outcome))
+    if dispersion == 0:  # a perfect fit
+        log_likelihood = float("inf")
     estimates = raw @ standardised
     spread = (
         raw

@@ -1,0 +1,156 @@
+"""Federated regression against statsmodels' fit of the pooled records, in time, memory and agreement.
+
+An iteration is also held against one pass of `X'WX` over the pooled design, which no fit can do without.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+
+from benchmarks.measure import Row, best_seconds, milliseconds, peak_bytes
+from wardround.analytics.design import Column, Design, Frame, Numeric
+from wardround.analytics.glm import glm
+from wardround.analytics.glm_result import GLMResult
+from wardround.analytics.glm_sums import Model, terms
+from wardround.engines.simulated_hospitals import simulate
+from wardround.engines.simulation import Simulation
+
+NUM_SITES, NUM_COLUMNS, NUM_ROWS = 10, 20, 1_000_000
+AGREEMENT = 1e-8
+FAMILIES = {"binomial": sm.families.Binomial, "gaussian": sm.families.Gaussian}
+NAMES = [f"x{j}" for j in range(NUM_COLUMNS)]
+FORMULA = f"y ~ {' + '.join(NAMES)}"
+
+
+def rows(scale: float) -> Iterator[Row]:
+    """Logistic and linear regression; raises `RuntimeError` where federated and pooled do not agree."""
+    num_rows = max(int(NUM_ROWS * scale), 20 * NUM_SITES * NUM_COLUMNS)
+    for family in FAMILIES:
+        frame = _patients(family, num_rows)
+        federation = _federation(frame)
+        _check_agreement(_federated(federation, family), _pooled(frame, family), family)
+        yield from _time_rows(frame, federation, family)
+        yield _memory_row(family, num_rows)
+
+
+def _patients(family: str, num_rows: int) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(num_rows, NUM_COLUMNS))
+    eta = x @ np.linspace(-0.3, 0.3, NUM_COLUMNS)
+    y = (rng.random(num_rows) < 1 / (1 + np.exp(-eta))) if family == "binomial" else eta + rng.normal(size=num_rows)
+    return pd.DataFrame(x, columns=NAMES).assign(y=y.astype(float))
+
+
+def _federation(frame: pd.DataFrame) -> Simulation:
+    parts = np.array_split(np.arange(len(frame)), NUM_SITES)
+    return simulate({f"site {i}": frame.iloc[part] for i, part in enumerate(parts)})
+
+
+def _federated(federation: Simulation, family: Any) -> GLMResult:
+    return federation.run(glm(formula=FORMULA, family=family))
+
+
+def _pooled(frame: pd.DataFrame, family: str) -> Any:
+    # As a user would: the formula's design is made by hand, which is the faster way.
+    x = sm.add_constant(frame[NAMES].to_numpy())
+    return sm.GLM(frame["y"].to_numpy(), x, family=FAMILIES[family]()).fit(tol=1e-12)
+
+
+def _check_agreement(result: GLMResult, pooled: Any, family: str) -> None:
+    got = np.array([(c.estimate, c.standard_error) for c in result.terms])
+    expected = np.column_stack([pooled.params, pooled.bse])
+    difference = float(np.max(np.abs(got - expected) / np.abs(expected).max(axis=0)))
+    if not difference < AGREEMENT:
+        raise RuntimeError(f"{family}: federated and pooled estimates differ by {difference:.1e}")
+
+
+def _time_rows(frame: pd.DataFrame, federation: Simulation, family: Any) -> Iterator[Row]:
+    size = f"{len(frame):,} x {NUM_COLUMNS}"
+    model = Model(family=family, link="logit" if family == "binomial" else "identity")
+    columns = (Column(name="Intercept", features=()), *_numeric_columns())
+    design = Design(columns=columns, center=np.zeros(len(columns)), scale=np.ones(len(columns)))
+    outcome = Frame(outcome=Numeric(expression="y"), required=("y", *NAMES))
+    zeros = np.zeros(len(columns))
+    x, weights = sm.add_constant(frame[NAMES].to_numpy()), np.full(len(frame), 0.25)
+    best = best_seconds(
+        {
+            "federated": lambda: _federated(federation, family),
+            "pooled": lambda: _pooled(frame, family),
+            "iteration": lambda: [terms(table, design, outcome, model, zeros) for table in federation._data.values()],
+            "pass": lambda: x.T @ (weights[:, None] * x),
+        },
+        repeats=2,
+    )
+    yield Row(
+        name=f"glm, {family}, {NUM_SITES} sites, {size}",
+        measured=milliseconds(best["federated"]),
+        against="statsmodels, pooled",
+        limit=milliseconds(best["pooled"]),
+        goal=1.0,
+    )
+    yield Row(
+        name=f"glm, {family}, one iteration",
+        measured=milliseconds(best["iteration"]),
+        against="one pass of X'WX",
+        limit=milliseconds(best["pass"]),
+        goal=None,
+    )
+
+
+def _numeric_columns() -> tuple[Column, ...]:
+    return tuple(Column(name=name, features=(Numeric(expression=name),)) for name in NAMES)
+
+
+def _memory_row(family: str, num_rows: int) -> Row:
+    """Peaks of processes of their own, in which the records lie before."""
+    peaks = {
+        run.__name__: peak_bytes(functools.partial(run, family), functools.partial(prepare, family, num_rows))
+        for run, prepare in ((_run_federated, _hold_federation), (_run_pooled, _hold_frame))
+    }
+    return Row(
+        name=f"glm, {family}, memory beside the records",
+        measured=peaks["_run_federated"] / 2**20,
+        against="statsmodels, pooled",
+        limit=peaks["_run_pooled"] / 2**20,
+        goal=1.0,
+        unit="MiB",
+    )
+
+
+_held: dict[str, Any] = {}
+_PEAK = Path("/proc/self/clear_refs")
+
+
+def _forget_peak() -> None:
+    """What building the records took is not the fit's; Linux can forget it, elsewhere the rows read too low."""
+    gc.collect()
+    if _PEAK.exists():
+        _PEAK.write_text("5", encoding="ascii")
+
+
+def _hold_federation(family: str, num_rows: int) -> None:
+    _held["federation"] = _federation(_patients(family, num_rows))
+    _run_federated(family, federation=_federation(_patients(family, 20 * NUM_SITES * NUM_COLUMNS)))
+    _forget_peak()
+
+
+def _hold_frame(family: str, num_rows: int) -> None:
+    _held["frame"] = _patients(family, num_rows)
+    _run_pooled(family, frame=_patients(family, 20 * NUM_SITES * NUM_COLUMNS))
+    _forget_peak()
+
+
+def _run_federated(family: str, federation: Simulation | None = None) -> None:
+    _federated(federation or _held["federation"], family)
+
+
+def _run_pooled(family: str, frame: pd.DataFrame | None = None) -> None:
+    _pooled(_held["frame"] if frame is None else frame, family)
