@@ -301,4 +301,4 @@ def _likelihood_ratios(prepared: Prepared, model: Model, fit: Fit) -> Steps[dict
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.
-__all__ = ["finish", "first_terms", "fold_terms", "glm", "separated", "square_sums", "terms"]
+__all__ = ["Covariance", "finish", "first_terms", "fold_terms", "glm", "separated", "square_sums", "terms"]
