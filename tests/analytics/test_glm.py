@@ -656,6 +656,13 @@ def test_only_a_settled_fit_is_returned(family: str, link: str) -> None:
         run(split(pd.DataFrame({"x": x, "y": edge.astype(int)}), 3, 1), "y ~ x", family, link=link)
 
 
+def test_weights_that_vanish_are_no_fit() -> None:
+    # The mean of one group is 0, its logarithm infinite: the deviance settles long before the coefficient would.
+    sites = {name: frame.assign(y=np.where(frame.sex == "M", frame.cost, 0.0)) for name, frame in SITES.items()}
+    with pytest.raises(SeparationError, match=r"direction of Intercept, sex\[T.M\]"):
+        run(sites, "y ~ sex + age", "gaussian", link="log")
+
+
 def test_no_possible_start_is_said() -> None:
     shifted = {name: frame.assign(shift=-9.0) for name, frame in SITES.items()}
     with pytest.raises(ConvergenceError, match="at which every record's mean is possible"):
@@ -747,7 +754,9 @@ def test_names_and_numbers_of_any_size_print_and_plot() -> None:
     for factor in (1e-12, 1e3, np.inf, np.nan):
         values = {"estimate": factor, "low": -1e3 * factor, "high": 2e3 * factor, "standard_error": factor}
         many = replace(result, terms=tuple(replace(term, term=f"$x_{i}^\n" * 20, **values) for i in range(75)))
-        assert all(len(line) < 125 for line in many.summary().splitlines())
+        rows = [line for line in many.summary().splitlines() if line.startswith("$x_")]
+        assert len(rows) == 75
+        assert all(len(line[48:].split()) == 6 and len(line) < 125 for line in rows)
         figure = many.plot()
         figure.savefig(io.BytesIO(), format="svg")
         assert "the first 60 of 75" in figure.axes[0].get_xlabel()

@@ -249,8 +249,9 @@ def _full_rank(prepared: Prepared, sums: Terms, options: _Options) -> tuple[Prep
     dropped = tuple(name for j, name in enumerate(names) if j not in kept)
     if dropped and options.aliased == "refuse":
         raise RankDeficiencyError(
-            f"{', '.join(dropped[:10])}: constant, or a combination of the columns before it, in the "
-            f"{prepared.num_complete} complete records; leave it out, or set aliased = 'drop'"
+            f"{', '.join(dropped[:10])}: constant, or nearly a combination of the columns before it, in the "
+            f"{prepared.num_complete} complete records; leave it out, take powers of center(x), or set "
+            "aliased = 'drop'"
         )
     has_scale = FAMILIES[options.model.family].has_scale
     num_records = min(prepared.num_complete, sums.num_rows) if has_scale else prepared.num_complete

@@ -27,6 +27,9 @@ STEP_TOLERANCE = 1e-9
 """Largest last step of a standardised coefficient, relative to 1 + its size."""
 FLAT_STEP = 1e-4
 """The same where the deviance has stood still for two steps: what is left is rounding error of a bad condition."""
+LEAST_CURVATURE = 1e-13
+"""Least eigenvalue of the Gram matrix at the fit, its diagonal scaled to 1; columns that are combinations of each
+other were found before, so that a smaller one is of weights that went to zero."""
 SEPARATION_CHECK_FROM = 8
 """Step from which on an iteration that does not settle is checked for separation."""
 SEPARATION_STEP = 1e-7
@@ -61,7 +64,7 @@ def fit_model(prepared: Prepared, model: Model, penalty: Values, first: Terms) -
         first: sums whose solution is the start.
 
     Raises:
-        SeparationError: the sums prove that no finite estimate exists.
+        SeparationError: the sums show that no finite estimate exists.
         ConvergenceError: no convergence in `MAX_ITERATIONS` steps.
 
     Guarantees:
@@ -87,12 +90,29 @@ def fit_model(prepared: Prepared, model: Model, penalty: Values, first: Terms) -
             is_moving = iteration >= SEPARATION_CHECK_FROM and iteration % 2 == 0 and size > SEPARATION_STEP
             yield from _check_separation(prepared, model, total.sum, coefficients, step if is_moving else None)
         if size <= (FLAT_STEP if num_flat >= 2 else STEP_TOLERANCE):
+            _check_curvature(prepared, gram)
             last = yield from ask(terms, design, frame, model, coefficients + step)
             if last.sum.num_invalid:  # an impossible mean a rounding error away
                 return Fit(coefficients=coefficients, total=total, num_iterations=iteration)
             return Fit(coefficients=coefficients + step, total=last, num_iterations=iteration)
         coefficients = coefficients + step
     raise ConvergenceError(_not_settled(prepared, step, objective))
+
+
+def _check_curvature(prepared: Prepared, gram: Values) -> None:
+    """Raise `SeparationError` where the weights have vanished in a direction that the records did span."""
+    size = np.sqrt(np.diag(gram))
+    with np.errstate(all="ignore"):
+        scaled = gram / np.outer(size, size)
+    values, vectors = np.linalg.eigh(scaled) if np.isfinite(scaled).all() else (np.zeros(1), np.eye(len(gram)))
+    if values[0] > LEAST_CURVATURE:
+        return
+    flat = vectors[:, 0] / np.abs(vectors[:, 0]).max()
+    names = [c.name for c, part in zip(prepared.design.columns, flat, strict=True) if abs(part) > 0.1]
+    raise SeparationError(
+        f"the likelihood grows for ever in the direction of {', '.join(names[:5])}: the means of some records go to "
+        "the edge of what is possible; merge rare levels, leave the term out, or add an l2 penalty"
+    )
 
 
 def _not_settled(prepared: Prepared, step: Values, objective: float) -> str:

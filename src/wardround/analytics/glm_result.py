@@ -271,14 +271,13 @@ def _table(terms: tuple[Coefficient, ...], distribution: str, confidence: float)
     for c in terms:
         name = " ".join(c.term.split())  # a column's name may hold a line break
         name = name if len(name) <= name_width else name[: name_width - 3] + "..."
-        numbers = [f"{c.estimate:.4f}", f"{c.standard_error:.3f}", f"{c.statistic:.3f}", f"{c.p_value:.3f}"]
-        small = [f"{c.estimate:.4g}", f"{c.standard_error:.3g}", *numbers[2:]]
-        is_odd = 0 < abs(c.estimate) < 1e-3 or abs(c.estimate) > 1e5 or 0 < c.standard_error < 5e-3
-        shown = small if is_odd else numbers
-        bounds = [
-            f"{c.low:.4g}" if shown is small else f"{c.low:.3f}",
-            f"{c.high:.4g}" if shown is small else f"{c.high:.3f}",
-        ]
+        is_odd = 0 < abs(c.estimate) < 1e-3 or 0 < c.standard_error < 5e-3
+        is_odd |= max(map(abs, (c.estimate, c.standard_error, c.low, c.high))) > 1e5
+        plain, fine = (".4g", ".3g") if is_odd else (".4f", ".3f")
+        bound = ".4g" if is_odd else ".3f"
+        statistic = f"{c.statistic:.3f}" if abs(c.statistic) < 1e5 else f"{c.statistic:.3g}"
+        shown = [f"{c.estimate:{plain}}", f"{c.standard_error:{fine}}", statistic, f"{c.p_value:.3f}"]
+        bounds = [f"{c.low:{bound}}", f"{c.high:{bound}}"]
         rows.append("".join([f"{name:<{name_width}}", *(f"{number:>11}" for number in [*shown, *bounds])]))
     return rows
 
