@@ -133,6 +133,7 @@ REFUSED = {
     "died ~ age - age - 1": "nothing is left",
     # R and patsy leave the intercept out, formulaic keeps it.
     "died ~ (age - 1)": "outside of brackets",
+    "died ~ (age - 1 + bmi)": "outside of brackets",
     "died ~ age + (-1)": "stands where a variable should",
     "died ~ (age + 1) ** 2": "outside of brackets",
     "died ~ 1:age": "outside of brackets",

@@ -3,6 +3,10 @@
 Formulaic's parser does the algebra of terms (`formula_terms.py`); `coding.py` decides which categories drop a
 level. What each factor means is decided here, from an allow-list: a variable of the contract, arithmetic
 (`expression.py`), `C(...)`, `center`, `scale`, `bs`, `rcs`.
+
+Where it must differ from pooled software: the outer knots of `bs` are the contract's range or given (R's are the
+least and the greatest value, which are two patients' own); `center` and `scale` use the complete records; a
+comparison is 0 or 1, never a category.
 """
 
 from __future__ import annotations
