@@ -100,8 +100,39 @@ def test_refusal_names_what_is_allowed() -> None:
 
 
 PIECES = st.sampled_from(
-    [*FUNCTIONS, "age", "weight", "1", "2.5", "(", ")", "+", "-", "*", "**", "/", "<", "==", ",", ".", "np", "`", "'"]
-    + ["lambda", ":", "[", "]", "=", "import", "__class__", " ", "\n", "é", "if", "else"]
+    [
+        *FUNCTIONS,
+        "age",
+        "weight",
+        "1",
+        "2.5",
+        "(",
+        ")",
+        "+",
+        "-",
+        "*",
+        "**",
+        "/",
+        "<",
+        "==",
+        ",",
+        ".",
+        "np",
+        "`",
+        "'",
+        "lambda",
+        ":",
+        "[",
+        "]",
+        "=",
+        "import",
+        "__class__",
+        " ",
+        "\n",
+        "é",
+        "if",
+        "else",
+    ]
 )
 
 
