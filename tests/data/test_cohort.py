@@ -101,6 +101,45 @@ def test_sql_agrees(database, expression):
     assert np.flatnonzero(rows(expression)).tolist() == [row[0] for row in found], expression
 
 
+SPLICES = [
+    "--",
+    "- ",
+    "-- ",
+    "+",
+    "/*",
+    "NOT ",
+    " NOT",
+    " = 1",
+    " IS NULL",
+    " AND ",
+    ",",
+    "'",
+    '"',
+    "(",
+    ")",
+    "||",
+    "{#",
+]
+
+
+@given(EXPRESSIONS, st.floats(0, 1), st.sampled_from([*SPLICES, ";", "$$", "1", "DATE ", " IN (1)", ".", "E", "=="]))
+@settings(max_examples=300)
+def test_what_is_accepted_means_the_same_in_sql(database, expression, where, spliced):
+    at = round(where * len(expression))
+    text = expression[:at] + spliced + expression[at:]
+    with contextlib.suppress(ConfigError):
+        ours = np.flatnonzero(rows(text)).tolist()
+        found = database.execute(f"SELECT rowid FROM records WHERE {text} ORDER BY rowid").fetchall()
+        assert ours == [row[0] for row in found], text
+
+
+def test_two_minus_signs_are_no_arithmetic(database):
+    assert database.execute("SELECT count(*) FROM records WHERE age = 20--25").fetchone() == (2,)
+    with pytest.raises(ConfigError, match="character 9: '--' begins a comment in SQL"):
+        rows("age = 20--25")
+    assert rows("age = 20 - -20").tolist() == [False, False, False, True, False, False]
+
+
 def test_rows_are_a_subset():
     part = Cohort.parse("age > 15 AND sex = 'M'", CONTRACT).of(TABLE)
     assert part.numbers("age").tolist() == [20.0, 20.0]
@@ -162,6 +201,55 @@ HOSTILE = [
     "\\x41 = 1",
     "sex = \"F\"",
     "sex = E'\\x41'",
+    "sex = N'F'",
+    "sex = U&'F'",
+    "sex = x'46'",
+    "sex = $$F$$",
+    "sex = $q$F$q$",
+    "sex = `F`",
+    "sex = 'F' 'M'",
+    "sex = 'F' COLLATE NOCASE",
+    "sex LIKE 'F' ESCAPE '!'",
+    "sex ILIKE 'F'",
+    "sex IN ('F',)",
+    "sex IN ()",
+    "sex IN 'F'",
+    "age IN (20 + 1)",
+    "age BETWEEN SYMMETRIC 1 AND 2",
+    "age // 2 = 1",
+    "age % 2 = 1",
+    "age == 20",
+    "age = 0x14",
+    "age = 1e",
+    "age = 1_0",
+    "age = 20sex",
+    "age = ²",
+    "age = ٣",
+    "1 < age < 30",
+    "age = 20 = died",
+    "died IS TRUE",
+    "died NOT NULL",
+    "died NOT",
+    "age NOTNULL",
+    "+age = 20",
+    "age = NULL",
+    "{{ age }} = 1",
+    "age = 20 {# comment #}",
+    "age = 20 /*+ hint */",
+    "age = 20;",
+    "date(" * 20,
+    "(" * 41 + "died" + ")" * 41,
+    "died AND " * 1_100,
+    "{" * 10_000,
+    "/*" * 5_000,
+    "$" * 10_000,
+    "--\n" * 3_333,
+    "\N{GRINNING FACE}" * 10_000,
+    "é" * 10_000,
+    "'" * 9_999,
+    '"' * 9_999,
+    "age = 1e999" + "0" * 9_000,
+    "age IN (" + ", ".join(["1"] * 2_500) + ")",
     "note = 'x'",
     "sex = 'X'",
     "seen = 'yesterday'",
@@ -207,6 +295,21 @@ def test_refusals_say_where_and_what(expression, said):
     with pytest.raises(ConfigError) as caught:
         Cohort.parse(expression, CONTRACT)
     assert said in str(caught.value)
+
+
+KEYWORDS = ["date", "in", "null", "true", "Not", "AND", "or", "is", "between", "like", "false"]
+
+
+@pytest.mark.parametrize("name", [*KEYWORDS, "order", "end", "group", "left", "year", "time", "größe", "年齢"])
+def test_any_name_can_be_quoted(name):
+    contract = Contract(variables=(Variable(name=name, type="integer"),))
+    table = harmonise(pd.DataFrame({name: [1, 2, None]}), contract, "A")
+    assert Cohort.parse(f'"{name}" >= 2', contract).rows(table).tolist() == [False, True, False]
+    if name not in KEYWORDS:
+        assert Cohort.parse(f"{name} >= 2", contract).rows(table).tolist() == [False, True, False]
+        return
+    with pytest.raises(ConfigError, match=f'the variable {name!r} is written "{name}", in double quotes'):
+        Cohort.parse(f"{name} >= 2", contract)
 
 
 def test_long_lists_and_chains_within_the_limits_work():

@@ -15,8 +15,9 @@ statement) does not exist, so there is nothing to escape to; and whether a form 
     factor      := - factor | literal | name | "name" | ( expression )
     literal     := [-] number | 'text' | [DATE] '2014-07-01' | TRUE | FALSE
 
-As in SQL, what compares with a missing value is unknown, and rows for which the expression is unknown are not
-in the cohort. A division by zero is missing. A category compares with its levels, a date with an ISO date.
+A name that is a word of this grammar, such as date, or no word at all, stands in double quotes. As in SQL, what
+compares with a missing value is unknown, and rows for which the expression is unknown are not in the cohort. A
+division by zero is missing. A category compares with its levels, a date with an ISO date.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ MAX_DEPTH = 40
 
 MAX_LIST = 1_000
 """Most literals of one IN."""
+
+MAX_SHOWN_NAME = 128
+"""Longest unknown name that an error repeats in full (unit: characters)."""
 
 _COMPARISONS = frozenset(("=", "<>", "!=", "<", "<=", ">", ">="))
 
@@ -189,11 +193,16 @@ class _Parser:
         token = self._tokens[self._next]
         if token.kind == "name":
             self._next += 1
-            return variable_form(self._contract.variable(token.text, "cohort"))
+            return self._variable(token)
         if token.kind == "mark" and token.text in ("(", "-"):
             self._next += 1
             return self._nested(is_minus=token.text == "-")
         return self._literal()
+
+    def _variable(self, token: Token) -> Form:
+        if len(token.text) > MAX_SHOWN_NAME and token.text not in self._contract.names:
+            raise self._error(token, "a variable of the contract")
+        return variable_form(self._contract.variable(token.text, "cohort"))
 
     def _nested(self, *, is_minus: bool) -> Form:
         self._depth += 1
@@ -233,7 +242,7 @@ class _Parser:
             return make(*parts)
         except ValueError as error:
             place = self._tokens[self._next - 1].position
-            raise ConfigError(f"cohort, near character {place}: {error}") from None
+            raise ConfigError(f"cohort, near character {place}: {error}{self._advice()}") from None
 
     def _take(self) -> Token:
         token = self._tokens[self._next]
@@ -255,4 +264,10 @@ class _Parser:
     def _error(self, token: Token, wanted: str) -> ConfigError:
         shown = token.text if len(token.text) <= 40 else f"{token.text[:40]}..."
         found = shown if token.kind == "end" else repr(shown)
-        return ConfigError(f"cohort, character {token.position}: expected {wanted}, got {found}")
+        return ConfigError(f"cohort, character {token.position}: expected {wanted}, got {found}{self._advice()}")
+
+    def _advice(self) -> str:
+        """What to write where a keyword of the expression is a variable's name as well."""
+        keywords = {token.text for token in self._tokens if token.kind == "keyword"}
+        names = [variable.name for variable in self._contract.variables if variable.name.upper() in keywords]
+        return "".join(f'; the variable {name!r} is written "{name}", in double quotes' for name in names)

@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     r"|'(?P<text>(?:[^']|'')*)'"
     r'|"(?P<quoted>(?:[^"]|"")+)"'
     r"|(?P<word>[^\W\d]\w*)"
-    r"|(?P<mark><=|>=|<>|!=|[=<>+\-*/(),])"
+    r"|(?P<mark><=|>=|<>|!=|-(?!-)|[=<>+*/(),])"
 )
 
 
@@ -50,13 +50,20 @@ def tokens_of(expression: str) -> tuple[Token, ...]:
     while begin < len(expression):
         match = _TOKEN.match(expression, begin)
         if match is None:
-            raise ConfigError(f"cohort, character {begin + 1}: {expression[begin]!r} has no meaning here")
+            raise ConfigError(f"cohort, character {begin + 1}: {_refused(expression[begin : begin + 2])}")
         if match.lastgroup != "space":
             found.append(_token(match, begin + 1))
         begin = match.end()
     if len(found) > MAX_COHORT_TOKENS:
         raise ConfigError(f"cohort: an expression has at most {MAX_COHORT_TOKENS} words and marks")
     return (*found, Token(kind="end", text="the end", position=len(expression) + 1))
+
+
+def _refused(begin: str) -> str:
+    # SQL leaves out what follows, and would not mean what the arithmetic means.
+    if begin == "--":
+        return "'--' begins a comment in SQL, and there are none here; of two minus signs, set the second apart: - -"
+    return f"{begin[0]!r} has no meaning here"
 
 
 def _token(match: re.Match[str], position: int) -> Token:
