@@ -5,17 +5,15 @@ An iteration is also held against one pass of `X'WX` over the pooled design, whi
 
 from __future__ import annotations
 
-import functools
-import gc
-from collections.abc import Iterator
-from pathlib import Path
+import tracemalloc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
-from benchmarks.measure import Row, best_seconds, milliseconds, peak_bytes
+from benchmarks.measure import Row, best_seconds, milliseconds
 from wardround.analytics.design import Column, Design, Frame, Numeric
 from wardround.analytics.glm import glm
 from wardround.analytics.glm_result import GLMResult
@@ -38,7 +36,7 @@ def rows(scale: float) -> Iterator[Row]:
         federation = _federation(frame)
         _check_agreement(_federated(federation, family), _pooled(frame, family), family)
         yield from _time_rows(frame, federation, family)
-        yield _memory_row(family, num_rows)
+        yield _memory_row(frame, federation, family)
 
 
 def _patients(family: str, num_rows: int) -> pd.DataFrame:
@@ -84,7 +82,7 @@ def _time_rows(frame: pd.DataFrame, federation: Simulation, family: Any) -> Iter
         {
             "federated": lambda: _federated(federation, family),
             "pooled": lambda: _pooled(frame, family),
-            "iteration": lambda: [terms(table, design, outcome, model, zeros) for table in federation._data.values()],
+            "iteration": lambda: [terms(table, design, outcome, model, zeros) for table in federation.data.values()],
             "pass": lambda: x.T @ (weights[:, None] * x),
         },
         repeats=2,
@@ -109,48 +107,22 @@ def _numeric_columns() -> tuple[Column, ...]:
     return tuple(Column(name=name, features=(Numeric(expression=name),)) for name in NAMES)
 
 
-def _memory_row(family: str, num_rows: int) -> Row:
-    """Peaks of processes of their own, in which the records lie before."""
-    peaks = {
-        run.__name__: peak_bytes(functools.partial(run, family), functools.partial(prepare, family, num_rows))
-        for run, prepare in ((_run_federated, _hold_federation), (_run_pooled, _hold_frame))
-    }
+def _memory_row(frame: pd.DataFrame, federation: Simulation, family: str) -> Row:
+    """Largest sum of what Python and numpy held at a time, beside the records, which lie there before."""
     return Row(
         name=f"glm, {family}, memory beside the records",
-        measured=peaks["_run_federated"] / 2**20,
+        measured=_traced_peak(lambda: _federated(federation, family)) / 2**20,
         against="statsmodels, pooled",
-        limit=peaks["_run_pooled"] / 2**20,
+        limit=_traced_peak(lambda: _pooled(frame, family)) / 2**20,
         goal=1.0,
         unit="MiB",
     )
 
 
-_held: dict[str, Any] = {}
-_PEAK = Path("/proc/self/clear_refs")
-
-
-def _forget_peak() -> None:
-    """What building the records took is not the fit's; Linux can forget it, elsewhere the rows read too low."""
-    gc.collect()
-    if _PEAK.exists():
-        _PEAK.write_text("5", encoding="ascii")
-
-
-def _hold_federation(family: str, num_rows: int) -> None:
-    _held["federation"] = _federation(_patients(family, num_rows))
-    _run_federated(family, federation=_federation(_patients(family, 20 * NUM_SITES * NUM_COLUMNS)))
-    _forget_peak()
-
-
-def _hold_frame(family: str, num_rows: int) -> None:
-    _held["frame"] = _patients(family, num_rows)
-    _run_pooled(family, frame=_patients(family, 20 * NUM_SITES * NUM_COLUMNS))
-    _forget_peak()
-
-
-def _run_federated(family: str, federation: Simulation | None = None) -> None:
-    _federated(federation or _held["federation"], family)
-
-
-def _run_pooled(family: str, frame: pd.DataFrame | None = None) -> None:
-    _pooled(_held["frame"] if frame is None else frame, family)
+def _traced_peak(task: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        task()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
