@@ -5,8 +5,8 @@ import json
 import pandas as pd
 
 import wardround as wr
-from wardround.analytics.result import Result
 from wardround.analytics.census import census
+from wardround.analytics.result import Result
 
 
 def test_records_and_patients_are_counted_over_sites():

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wardround.analytics.census import CohortSize
 from wardround.analytics.result import Result, json_text, json_value
 from wardround.engines.record import RunRecord
-from wardround.analytics.census import CohortSize
 from wardround.studies.study import Analysis, Study
 
 
