@@ -1,5 +1,6 @@
 """`wardround contract infer|check`."""
 
+import gzip
 import json
 
 from wardround.data.contract_text import parse_contract
@@ -70,3 +71,19 @@ def test_files_that_are_not_there(run, folder, tmp_path):
     no_contract = run("contract", "check", tmp_path / "none.toml", folder)
     assert no_contract.exit_code == 1
     assert "no such contract file" in no_contract.stderr
+
+
+def test_a_compressed_table_is_of_the_site_before_its_endings(run, folder, tmp_path):
+    path = tmp_path / "contract.toml"
+    run("contract", "infer", folder, "--output", path)
+    (tmp_path / "North.csv.gz").write_bytes(gzip.compress((folder / "West.csv").read_bytes()))
+    assert run("contract", "check", path, tmp_path / "North.csv.gz").stdout.startswith("site 'North': fits")
+
+
+def test_nothing_is_overwritten_by_a_draft(run, folder, tmp_path):
+    before = (folder / "West.csv").read_bytes()
+    done = run("contract", "infer", folder, "--output", folder / "West.csv")
+    assert done.exit_code == 1
+    assert "exists, and is not overwritten; name another file" in done.stderr
+    assert (folder / "West.csv").read_bytes() == before
+    assert "is a folder; name a file in it" in run("contract", "infer", folder, "--output", tmp_path).stderr

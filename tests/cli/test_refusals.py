@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_is_told(run, folder, study_file, monkeypatch, tmp_p
     path.write_bytes(STUDY.encode())
     done = run("run", path, "--simulate", folder, "--report", tmp_path / "r.html")
     assert done.exit_code == 1
-    assert f"wardround: {tmp_path / 'r.html'}: No space left on device" in done.stderr
+    assert f"wardround: the report {tmp_path / 'r.html'} cannot be written (No space left on device)" in done.stderr
     assert "Federated" in done.stdout  # the results are not lost
 
 
@@ -176,3 +176,15 @@ def test_every_command_has_help_and_json_where_it_prints_data(run):
 def test_the_version(run):
     done = run("--version")
     assert (done.exit_code, done.stdout) == (0, "wardround 0.1.0\n")
+
+
+def test_a_report_onto_the_study_file_is_refused_before_any_work(refused, study_file):
+    path = study_file()
+    before = path.read_bytes()
+    assert "exists and is no report; name another file" in refused(path, "--report", path)
+    assert path.read_bytes() == before
+
+
+def test_a_record_behind_a_broken_link(refused, study_file, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    assert "cannot be made (File exists); name another folder" in refused(study_file(), "--record", tmp_path / "link")

@@ -121,3 +121,25 @@ def test_a_report_is_written_and_named(run, folder, study_file, tmp_path):
     json.loads(done.stdout)
     assert done.stderr == f"report: {report}\n"
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_it_is_told_how_tables_without_a_contract_were_read(run, folder, study_file, hospitals):
+    table = hospitals["West"].assign(patient_id=range(90))
+    table["age"] = table["age"].astype(object).where(table.index % 10 != 3, "unknown")
+    for name in hospitals:
+        table.to_csv(folder / f"{name}.csv", index=False)
+    done = run("run", study_file(), "--simulate", folder, "--json")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "note: 'age': 'unknown' among its values count as missing",
+        """note: 'patient_id' may tell patients apart; if so, say patient = "patient_id" (now each row is a patient)""",
+    ]
+    assert json.loads(done.stdout)["analyses"][0]["result"]["num_records"] == 3 * 81
+
+
+def test_what_is_told_of_the_tables_is_of_bounded_length(run, folder, study_file, hospitals):
+    for name, table in hospitals.items():
+        table.assign(**{f"empty{i}": None for i in range(12)}).to_csv(folder / f"{name}.csv", index=False)
+    said = run("run", study_file(), "--simulate", folder).stderr.splitlines()
+    assert len(said) == 11
+    assert said[-1] == "note: and 2 more, as 'wardround contract infer' shows"

@@ -149,3 +149,81 @@ def test_tables_fit_the_contract_inferred_from_them(data):
         # Infinity is a number to nobody, so no contract can hold it.
         has_infinity = any(isinstance(x, float) and np.isinf(x) for frame in frames for x in frame["x"])
         assert report.fits or has_infinity, str(report)
+
+
+AGES = [str(age) for age in range(40, 60)]
+
+
+@pytest.mark.parametrize("word", [".", "n/a", "#N/A"])
+def test_what_other_programs_write_for_missing(word):
+    assert inferred(["1", word, "3"]).missing == (word,)
+    assert inferred(["M", word, "F"]).levels == ("F", "M")
+
+
+@pytest.mark.parametrize("word", ["unknown", "Unknown", "-", "not done", "None"])
+def test_words_among_measured_numbers_are_missing_values(word):
+    found = infer(A=pd.DataFrame({"x": [*AGES, word]}), B={"x": [1, 2]})
+    variable = found.contract.variable("x")
+    assert (variable.type, variable.missing) == ("integer", (word,))
+    assert found.assumptions == (f"'x': {word!r} among its values count as missing",)
+    assert inferred(["2024-01-01", word]).type == "date"
+
+
+@pytest.mark.parametrize("codes", [["0", "1"], ["F", "M"], ["true", "false"], [], ["1", "5", "1000"]])
+def test_words_among_codes_are_levels(codes):
+    assert inferred([*codes * 6, "unknown", "unknown"]).levels == tuple(sorted([*codes, "unknown"]))
+
+
+def test_words_among_codes_that_other_sites_hold_as_numbers_are_not_dropped():
+    found = infer(A={"x": [0, 1], "y": 1}, B={"x": ["0", "unknown"], "y": 1})
+    with pytest.raises(ConfigError, match="the sites disagree: numbers at site 'A', texts at site 'B'"):
+        found.contract.variable("x")
+
+
+def test_chunks_do_not_matter_to_words():
+    column = pd.DataFrame({"x": ["unknown", *AGES, "unknown", "7.5"]})
+    whole = profile([column], "A")
+    assert profile([column.iloc[i : i + 5] for i in range(0, 25, 5)], "A")["x"].type == whole["x"].type == "number"
+    assert profile([column.iloc[:1], column.iloc[1:]], "A")["x"].words == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([f"{age},5" for age in AGES], "its numbers have a decimal comma; write them with a decimal point"),
+        ([*AGES, *(f"{age}.5" for age in AGES), *(f"{age}.7" for age in AGES), "7O"], "it holds numbers, but not only"),
+    ],
+)
+def test_numbers_that_cannot_be_read_are_told(values, said):
+    found = infer(A=pd.DataFrame({"x": values, "y": 1}))
+    with pytest.raises(ConfigError, match=f"no variable 'x'; it was left out: {said}"):
+        found.contract.variable("x")
+    assert "7O" not in "".join(found.notes)
+
+
+def test_a_site_with_decimal_commas_is_told():
+    found = infer(A=pd.DataFrame({"x": range(20), "y": 1}), B=pd.DataFrame({"x": [f"{a},5" for a in AGES], "y": 1}))
+    with pytest.raises(ConfigError, match="numbers at site 'A', numbers with a decimal comma at site 'B'"):
+        found.contract.variable("x")
+
+
+def test_a_column_of_other_capitals_is_told():
+    found = infer(A={"age": [1], "y": 1}, B={"Age": [1], "y": 1}, C={"x": [1], "y": 1})
+    with pytest.raises(ConfigError, match="sites 'B', 'C' have no such column; at site 'B' there is 'Age': rename one"):
+        found.contract.variable("age")
+
+
+def test_a_table_of_other_columns_is_told():
+    with pytest.raises(ConfigError, match="site 'C': no column is named as elsewhere; is its first line"):
+        infer(A={"x": [1]}, B={"x": [1]}, C={"x^y": ["1^2"]})
+
+
+def test_levels_that_differ_in_capitals_alone_are_told_without_being_shown():
+    (said,) = infer(A={"x": ["Yes", "no", "Yes"]}, B={"x": ["yes", "no"]}).assumptions
+    assert said == "'x': 1 of its levels differ from others in capitals alone; write alike what is one"
+
+
+def test_days_of_no_year_are_dates():
+    far = pd.Series(np.array(["148108-01-01", "2024-01-01"], dtype="datetime64[s]"))
+    assert inferred(far).type == "date"
+    assert inferred(far.iloc[:1]).range is None

@@ -237,3 +237,13 @@ def test_ranges_are_round():
     assert rounded_range(0.123, 0.987, is_integer=False) == (0.1, 1.0)
     assert rounded_range(0, 0, is_integer=False) == (0, 1)
     assert rounded_days(day_of("2014-03-05"), day_of("2015-07-01")) == (day_of("2014-01-01"), day_of("2015-12-31"))
+
+
+@pytest.mark.parametrize("type_", ["number", "category", "date", "boolean"])
+def test_days_of_no_year_are_of_the_wrong_type(type_):
+    far = pd.Series(np.array(["148108-01-01", "2024-01-01", "NaT"], dtype="datetime64[s]"))
+    variable = Variable(name="x", type=type_, levels=("2024-01-01",) if type_ == "category" else None)
+    for column in (far, far.astype("category")):
+        _, broken = values_of(read_column(column), variable)
+        assert [bool(mask[0]) for _, mask in broken] == [True]
+        assert not any(mask[2] for _, mask in broken)

@@ -91,3 +91,15 @@ def test_greys_are_the_pages_ink_and_colours_stay(colour, drawn):
 
 def test_no_style_reaches_the_page_around_it():
     assert "<style" not in svg(lambda axes: None)
+
+
+def test_what_matplotlib_cannot_measure_is_no_noise():
+    """A warning would be an error here: a letter that its font lacks, a name that leaves no room."""
+    drawn = svg(lambda axes: axes.set_title("\N{CJK UNIFIED IDEOGRAPH-75C5}"))
+    assert "\N{CJK UNIFIED IDEOGRAPH-75C5}" in texts(drawn)
+
+    def crowd(axes):
+        axes.figure.set_layout_engine("constrained")
+        axes.set_yticks([0], ["long " * 100])
+
+    assert "long " * 100 in texts(svg(crowd))

@@ -1,14 +1,16 @@
 """The report: complete, self-contained, and nobody's text becomes markup."""
 
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 import wardround as wr
 from tests.report.conftest import carried_out
-from wardround.errors import ConfigError
+from wardround.errors import ConfigError, StoreError
 from wardround.report.html import check_can_report, render_report, write_report
 from wardround.report.outcome import Failure
 
@@ -168,3 +170,35 @@ def test_where_a_report_cannot_be_written(tmp_path, outcome, monkeypatch):
 def test_it_is_written_as_utf_8(tmp_path, outcome):
     write_report(outcome, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_bytes().decode("utf-8") == render_report(outcome)
+
+
+def test_only_a_page_is_replaced(tmp_path, outcome):
+    path = tmp_path / "report.html"
+    path.touch()
+    write_report(outcome, path)
+    write_report(outcome, path)
+    table, pipe, link = tmp_path / "north.csv", tmp_path / "pipe.html", tmp_path / "link.html"
+    table.write_text("age\n1\n")
+    os.mkfifo(pipe)
+    link.symlink_to(table)
+    for other in (table, pipe, link, Path("/dev/null")):
+        with pytest.raises(ConfigError, match="exists and is no report; name another file"):
+            write_report(outcome, other)
+    assert table.read_text() == "age\n1\n"
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path, outcome, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", fail)
+    with pytest.raises(StoreError, match=r"report\.html cannot be written \(No space left on device\)"):
+        write_report(outcome, tmp_path / "report.html")
+
+
+def test_names_of_any_length_and_alphabet_leave_room_for_the_figure():
+    outcome = carried_out(level="\N{CJK UNIFIED IDEOGRAPH-75C5}" * 200)
+    page = render_report(outcome)
+    (svg,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)[:1]
+    assert "\N{CJK UNIFIED IDEOGRAPH-75C5}" * 41 not in svg
+    assert "\N{CJK UNIFIED IDEOGRAPH-75C5}" * 200 in page

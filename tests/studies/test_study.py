@@ -15,6 +15,7 @@ from wardround.studies.preflight import preflight
 from wardround.studies.study import (
     MAX_ANALYSES,
     MAX_OPTION_DEPTH,
+    MAX_PROBLEMS,
     MAX_STUDY_BYTES,
     parse_study,
 )
@@ -190,3 +191,9 @@ def test_a_study_cut_or_changed_anywhere_gives_config_error_only(data):
     place = data.draw(st.integers(0, len(LEAST) - 1))
     cut = data.draw(st.integers(0, 10))
     attempt(LEAST[:place] + data.draw(st.text(max_size=5)) + LEAST[place + cut :])
+
+
+def test_a_refusal_is_of_bounded_length():
+    said = refusal('[study]\nname = "x"\nquestion = "q"\n' + "\n".join(f"k{i} = 1" for i in range(5000)))
+    assert len(said.splitlines()) == MAX_PROBLEMS + 1
+    assert "... and 4971 more" in said

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_PLOTTED = 60
 """Variables that a figure shows; the ones that differ most, or are missing most, are kept."""
+_MOST_CHARACTERS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +228,24 @@ def _plot_differences(result: DescribeResult) -> Figure:
             for difference in variable.differences
             if difference.groups == pair and difference.value is not None
         ]
-        axes.plot(*_columns(points), "o", markersize=5, alpha=0.8, label=" and ".join(pair))
+        axes.plot(*_columns(points), "o", markersize=5, alpha=0.8, label=" and ".join(map(_shortened, pair)))
     axes.axvline(0.1, color="0.6", linewidth=0.8, linestyle="--")  # the usual mark of imbalance
-    axes.set_yticks(range(len(ranked)), [variable.variable for variable in ranked])
-    axes.invert_yaxis()
+    _name_rows(axes, [variable.variable for variable in ranked])
     axes.set_xlim(left=0)
     axes.set_xlabel("absolute standardised difference")
     if ranked and len(result.groups) <= 4:
         axes.legend(title=result.by, frameon=False, fontsize="small")
     return figure
+
+
+def _name_rows(axes: Any, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
+    axes.invert_yaxis()
+
+
+def _shortened(name: str) -> str:
+    """A name that leaves room for the figure."""
+    return name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 3]}..."
 
 
 def _columns(points: list[tuple[float, int]]) -> tuple[list[float], list[int]]:
@@ -247,8 +257,7 @@ def _plot_missing(result: DescribeResult) -> Figure:
     figure, axes = _axes(len(ranked))
     percents = [100.0 * variable.columns[0].num_missing / max(result.num_records, 1) for variable in ranked]
     axes.barh(range(len(ranked)), percents, height=0.6, color="C0")
-    axes.set_yticks(range(len(ranked)), [variable.variable for variable in ranked])
-    axes.invert_yaxis()
+    _name_rows(axes, [variable.variable for variable in ranked])
     axes.set_xlim(0, max(1.0, *percents, 1.0))
     axes.set_xlabel(f"missing (% of {result.num_records} records)")
     return figure

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: `stats` takes a third of a second
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -62,7 +63,7 @@ def compare_means(groups: tuple[str, ...], count: Counts, mean: Floats, square_s
         return GroupTest(name="one-way ANOVA", statistic=statistic, p_value=p_value, groups=names)
     deviation = np.sqrt(square_sum / (count - 1))
     first, second = zip(mean.tolist(), deviation.tolist(), count.tolist(), strict=True)
-    welch = stats.ttest_ind_from_stats(*first, *second, equal_var=False)
+    welch = scipy.stats.ttest_ind_from_stats(*first, *second, equal_var=False)
     return GroupTest(name="Welch's t-test", statistic=float(welch.statistic), p_value=float(welch.pvalue), groups=names)
 
 
@@ -91,10 +92,10 @@ def compare_levels(groups: tuple[str, ...], counts: Counts) -> GroupTest | None:
     table = counts[counts.any(axis=1)][:, is_there]
     if min(table.shape) < 2:
         return None
-    chi_square = stats.chi2_contingency(table)
+    chi_square = scipy.stats.chi2_contingency(table)
     is_small = bool(chi_square.expected_freq.min() < MINIMUM_EXPECTED)
     if is_small and table.shape == (2, 2):
-        p_value = float(stats.fisher_exact(table).pvalue)
+        p_value = float(scipy.stats.fisher_exact(table).pvalue)
         return GroupTest(
             name="Fisher's exact test", statistic=None, p_value=p_value, groups=names, has_small_expected=True
         )

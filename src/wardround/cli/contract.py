@@ -9,8 +9,7 @@ from wardround.analytics.result import json_text
 from wardround.cli.terminal import output_kept_pure, show, show_json, talk
 from wardround.data.contract_text import contract_text
 from wardround.data.sources.contract_file import read_contract, write_contract
-from wardround.data.sources.files import TABLE_SUFFIXES
-from wardround.data.sources.folder import tables_in
+from wardround.data.sources.folder import site_of, tables_in
 from wardround.engines.simulated_hospitals import check_tables, infer
 from wardround.errors import ConfigError
 
@@ -19,9 +18,11 @@ def infer_contract(paths: Sequence[Path], *, output: Path | None, patient: str |
     """Draft a contract from these tables; returns the exit code.
 
     Raises:
-        WardroundError: the tables cannot be read, or share no contract.
+        WardroundError: the tables cannot be read, or share no contract, or a file would be overwritten.
     """
     with output_kept_pure():
+        if output:
+            _check_can_write(output)
         inference = infer(site_tables(paths), patient=patient)
         if output:
             write_contract(output, inference.contract, inference.notes)
@@ -53,6 +54,14 @@ def check_contract(contract_path: Path, paths: Sequence[Path], *, as_json: bool)
     return 0 if fits else 1
 
 
+def _check_can_write(output: Path) -> None:
+    """Refuse what would be lost: a contract that people corrected, a table."""
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder; name a file in it, such as {output / 'contract.toml'}")
+    if output.exists() or output.is_symlink():
+        raise ConfigError(f"--output {output} exists, and is not overwritten; name another file, or remove it first")
+
+
 def site_tables(paths: Sequence[Path]) -> dict[str, Path]:
     """By site's name, its table: those of a folder, and those named; a file's name is the site's.
 
@@ -63,14 +72,9 @@ def site_tables(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if not path.exists():
             raise ConfigError(f"there is no file or folder {path}")
-        found = tables_in(path) if path.is_dir() else {_site_of(path): path}
+        found = tables_in(path) if path.is_dir() else {site_of(path): path}
         twice = sorted(set(found) & set(tables))
         if twice:
             raise ConfigError(f"two tables are named {', '.join(twice)}; a file's name is its site's, so rename one")
         tables |= found
     return tables
-
-
-def _site_of(path: Path) -> str:
-    ending = next((ending for ending in TABLE_SUFFIXES if path.name.lower().endswith(ending)), path.suffix)
-    return path.name.removesuffix(path.name[len(path.name) - len(ending) :])

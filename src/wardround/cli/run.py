@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from wardround.cli.carry_out import carry_out, outcome_text
 from wardround.cli.study_file import contract_of, read_study
 from wardround.cli.terminal import output_kept_pure, show, show_json, talk, watched
+from wardround.data.contract import Contract
 from wardround.data.sources.folder import tables_in
-from wardround.engines.simulated_hospitals import simulate
+from wardround.engines.simulated_hospitals import infer, simulate
 from wardround.errors import ConfigError
 from wardround.report.html import check_can_report, write_report
 from wardround.report.outcome import StudyOutcome
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.preflight import preflight
 from wardround.studies.study import Study
+
+_MOST_TOLD = 10
 
 
 def run_study(
@@ -48,13 +52,14 @@ def run_study(
 
 
 def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None, seed: int) -> StudyOutcome:
+    tables = tables_in(folder)
+    _check_quorum(study, len(tables), folder)
+    contract = contract_of(study, study_path) or _inferred(tables, study)
     doing = [f"reading {folder}"]
     with watched(lambda: doing[0]) as progress:
-        tables = tables_in(folder)
-        _check_quorum(study, len(tables), folder)
         simulation = simulate(
             tables,
-            contract=contract_of(study, study_path),
+            contract=contract,
             patient=study.patient,
             cohort=study.cohort,
             violations=study.violations,
@@ -64,6 +69,16 @@ def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None
         )
         preflight(study.analyses, simulation.setting)
         return carry_out(study, simulation, record=record, begin=lambda label: doing.__setitem__(0, label))
+
+
+def _inferred(tables: Mapping[str, Path], study: Study) -> Contract:
+    """The contract that the tables fit; how they were read is told where one may read them otherwise."""
+    inference = infer(tables, patient=study.patient)
+    for said in inference.assumptions[:_MOST_TOLD]:
+        talk(f"note: {said}")
+    if len(inference.assumptions) > _MOST_TOLD:
+        talk(f"note: and {len(inference.assumptions) - _MOST_TOLD} more, as 'wardround contract infer' shows")
+    return inference.contract
 
 
 def _check_quorum(study: Study, num_sites: int, folder: Path) -> None:
@@ -77,4 +92,7 @@ def _check_quorum(study: Study, num_sites: int, folder: Path) -> None:
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--record {folder} is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a broken link is "File exists"
+        raise ConfigError(f"--record {folder} cannot be made ({error.strerror}); name another folder") from None

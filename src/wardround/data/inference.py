@@ -3,11 +3,12 @@
 How a column gets its type: numbers are `integer` where all are whole (also when stored as floats because of
 missing values), else `number`; True and False, as values or as text, are `boolean`, 0 and 1 stay integers; ISO
 dates are `date`; other texts are `category` where few are distinct, else `text`, which is not analysed. Texts of
-digits that begin with a zero are texts ("007"). `MISSING_TEXTS` are taken for missing values and listed so.
+digits that begin with a zero are texts ("007"). `MISSING_TEXTS` are taken for missing values and listed so, and
+so are `MISSING_WORDS` where they stand among numbers that measure something, or among dates.
 
 What sites may disagree on: integer and number make number; boolean and integers of 0 and 1 make boolean; levels
-are united. Anything else, and a column that some site lacks, is left out of the contract with the reason, which
-an analysis that names the column is told.
+are united. Anything else, a column that some site lacks, and texts that are mostly numbers are left out of the
+contract with the reason, which an analysis that names the column is told.
 """
 
 from __future__ import annotations
@@ -35,10 +36,31 @@ MAX_INFERRED_LEVELS = 50
 MAX_DECLARED_LEVELS = 10_000
 """Most levels that are taken over from a Categorical (unit: levels)."""
 
-MISSING_TEXTS = frozenset({"NA", "N/A", "NaN", "nan", "NULL", "null", "?", "<NA>", "NaT"})
+MISSING_TEXTS = frozenset({"NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "?", ".", "<NA>", "NaT"})
 """Texts that are taken for a missing value in any column."""
 
+MISSING_WORDS = frozenset(
+    (
+        *("-", "--", "---", "*", "na", "n.a.", "nd", "n.d.", "none", "nil", "unk", "unknown", "missing", "not known"),
+        *(
+            "not done",
+            "not available",
+            "not applicable",
+            "not measured",
+            "not recorded",
+            "no data",
+            "#null!",
+            "#value!",
+        ),
+    )
+)
+"""Texts (in small letters) that are a missing value among numbers or dates, and may be a level elsewhere."""
+
 _FEW = 5  # so many distinct texts are a category in however small a table
+_FEW_NUMBERS = 10  # so many distinct numbers may be codes of levels; more measure something
+_MOST = 0.8  # this part of a column's distinct texts tells what it was meant to be
+_MAX_LOOKED_AT = 1000  # of a chunk's distinct texts
+_COMMA_NUMBER = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _KEY = re.compile(r"(^|[_\W])(patient|subject|person|participant|mrn|pid|usubjid)([_\W]?(id|nr|no|number|key))?$", re.I)
 
 Kind: TypeAlias = Literal["integer", "number", "boolean", "date", "text"]
@@ -54,6 +76,9 @@ class ColumnProfile:
         low, high: least and greatest number or day.
         counts: rows of each distinct text; None where there are too many, or none but numbers were seen.
         missing: texts that were taken for missing.
+        words: texts of `MISSING_WORDS`; they are in `counts`, not in `kinds`.
+        num_texts: distinct texts that were looked at, over the chunks; `num_numbers` of them are numbers, and
+            `num_commas` numbers with a decimal comma.
         order: levels of a Categorical in its order.
     """
 
@@ -63,6 +88,10 @@ class ColumnProfile:
     high: float = -np.inf
     counts: Mapping[str, int] | None = None
     missing: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
+    num_texts: int = 0
+    num_numbers: int = 0
+    num_commas: int = 0
     order: tuple[str, ...] | None = None
 
     def __add__(self, other: ColumnProfile) -> ColumnProfile:
@@ -80,12 +109,18 @@ class ColumnProfile:
             high=max(self.high, other.high),
             counts=counts if counts is not None and len(counts) <= limit else None,
             missing=self.missing | other.missing,
+            words=self.words | other.words,
+            num_texts=self.num_texts + other.num_texts,
+            num_numbers=self.num_numbers + other.num_numbers,
+            num_commas=self.num_commas + other.num_commas,
             order=self.order if self.order == other.order else None,
         )
 
     @property
     def type(self) -> VariableType | None:
         """The type of its values; None where all are missing."""
+        if self.words and not self.words_are_missing:
+            return "category" if self._has_few_texts else "text"
         if not self.kinds:
             return None
         if self.kinds <= {"integer", "number"}:
@@ -95,6 +130,31 @@ class ColumnProfile:
         if self.kinds == {"date"}:
             return "date"
         return "category" if self._has_few_texts else "text"
+
+    @property
+    def words_are_missing(self) -> bool:
+        """Whether `words` stand among numbers that measure something, or among dates."""
+        if not self.words or not self.kinds:
+            return False
+        return self.kinds == {"date"} or (self.kinds <= {"integer", "number"} and self._measures)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether numbers are too many, and too far apart, to be codes of levels."""
+        num_others = MAX_INFERRED_LEVELS if self.counts is None else len(self.counts.keys() - self.words)
+        is_wide = "number" in self.kinds or self.high - self.low > _FEW_NUMBERS
+        return num_others > _FEW_NUMBERS and is_wide
+
+    @property
+    def has_decimal_commas(self) -> bool:
+        """Whether its texts are mostly numbers, of which some have a comma."""
+        num_either = self.num_numbers + self.num_commas
+        return num_either > _FEW_NUMBERS and num_either >= _MOST * self.num_texts and 4 * self.num_commas > num_either
+
+    @property
+    def is_mostly_numbers(self) -> bool:
+        """Whether most of its texts are numbers."""
+        return self.num_numbers > _FEW_NUMBERS and self.num_numbers >= _MOST * self.num_texts
 
     @property
     def _holds_zero_and_one(self) -> bool:
@@ -124,12 +184,14 @@ class Inference:
 
     Attributes:
         contract: the contract.
-        notes: what was left out, what is rare, what may be the patient column.
+        notes: what was left out, what is rare, and the assumptions.
+        assumptions: how the tables were read, where one may read them otherwise.
         patient_columns: columns whose names look like a patient's identifier; suggested, not chosen.
     """
 
     contract: Contract
     notes: tuple[str, ...]
+    assumptions: tuple[str, ...]
     patient_columns: tuple[str, ...]
 
 
@@ -162,22 +224,33 @@ def infer_contract(sites: Mapping[str, SiteProfile], *, patient: str | None = No
         raise ConfigError(f"patient: no column {patient!r} at {_sites(lacking)}; name a column that every site has")
     variables: list[Variable] = []
     left_out: dict[str, str] = {}
-    notes: list[str] = []
+    rare: list[str] = []
+    assumptions: list[str] = []
     for name in dict.fromkeys(name for columns in sites.values() for name in columns if name != patient):
         found = {site: columns[name] for site, columns in sites.items() if name in columns}
-        reason = _reason_to_leave_out(name, found, [site for site in sites if site not in found])
+        reason = _reason_to_leave_out(name, found, {site: sites[site] for site in sites if site not in found})
         if reason:
             left_out[name] = reason
         else:
-            variables.append(_variable(name, found, notes))
+            total = _total(found)
+            variables.append(_variable(name, total))
+            rare += _notes_of_rare(name, total)
+            assumptions += _assumptions(name, total)
     if not variables:
-        why = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:5])
-        raise ConfigError(f"no contract can be inferred, as the tables share no column{': ' if why else ''}{why}")
-    notes = [f"{name!r} was left out: {reason}" for name, reason in left_out.items()] + notes
+        raise ConfigError(_nothing_shared(sites, left_out))
     suggested = () if patient else tuple(variable.name for variable in variables if _KEY.search(variable.name))
-    notes += [f"{name!r} may tell patients apart; if so, name it as the patient column" for name in suggested]
+    assumptions += [
+        f'{name!r} may tell patients apart; if so, say patient = "{name}" (now each row is a patient)'
+        for name in suggested
+    ]
+    missed = [f"{name!r} was left out: {reason}" for name, reason in left_out.items()]
     contract = Contract(variables=tuple(variables), patient=patient, is_inferred=True, left_out=tuple(left_out.items()))
-    return Inference(contract=contract, notes=tuple(notes), patient_columns=suggested)
+    return Inference(
+        contract=contract,
+        notes=(*missed, *rare, *assumptions),
+        assumptions=tuple(assumptions),
+        patient_columns=suggested,
+    )
 
 
 def profile_column(reading: Reading) -> ColumnProfile:
@@ -185,7 +258,7 @@ def profile_column(reading: Reading) -> ColumnProfile:
     if isinstance(reading, Texts):
         return _profile_texts(reading)
     if isinstance(reading, Days):
-        return _profile_numbers(reading.days[~np.isnan(reading.days)], "date")
+        return _profile_days(reading.days)
     values = reading.values[~reading.is_missing]
     if reading.is_boolean:
         counts = {"False": int((values == 0).sum()), "True": int((values == 1).sum())}
@@ -208,6 +281,13 @@ def _profile_numbers(values: np.ndarray[Any, Any], kind: Kind) -> ColumnProfile:
     return ColumnProfile(kinds=kinds, num_values=len(values), low=float(values.min()), high=float(values.max()))
 
 
+def _profile_days(days: np.ndarray[Any, Any]) -> ColumnProfile:
+    found = _profile_numbers(days[np.isfinite(days)], "date")
+    num_values = int((~np.isnan(days)).sum())
+    # Days of no year that there is are infinite; the check of the table will say so.
+    return replace(found, num_values=num_values, kinds=frozenset({"date"} if num_values else ()))
+
+
 def _profile_texts(reading: Texts) -> ColumnProfile:
     """Each distinct text is looked at once."""
     rows = np.bincount(reading.codes + 1, minlength=len(reading.texts) + 1)[1:]
@@ -221,8 +301,11 @@ def _profile_texts(reading: Texts) -> ColumnProfile:
             held[word] += int(count)
     order = tuple(t for t in reading.texts if t is not None) if reading.is_ordered else None
     limit = MAX_DECLARED_LEVELS if reading.is_ordered else MAX_INFERRED_LEVELS
-    kinds: frozenset[Kind] = frozenset({"text"} if held else ()) if reading.is_ordered else _kinds(held)
-    bounds = [_ordered(word) for word in held] if "text" not in kinds else []
+    words = frozenset() if reading.is_ordered else frozenset(word for word in held if word.lower() in MISSING_WORDS)
+    others = [word for word in held if word not in words]
+    kinds: frozenset[Kind] = frozenset({"text"} if held else ()) if reading.is_ordered else _kinds(others)
+    bounds = [_ordered(word) for word in others] if "text" not in kinds else []
+    looked_at = others[:_MAX_LOOKED_AT]
     return ColumnProfile(
         kinds=kinds,
         num_values=sum(held.values()),
@@ -230,6 +313,10 @@ def _profile_texts(reading: Texts) -> ColumnProfile:
         high=max(bounds, default=-np.inf),
         counts=dict(held) if len(held) <= limit else None,
         missing=frozenset(missing),
+        words=words,
+        num_texts=len(looked_at),
+        num_numbers=sum(number_of(word) is not None for word in looked_at),
+        num_commas=sum(_COMMA_NUMBER.fullmatch(word) is not None for word in looked_at),
         order=order,
     )
 
@@ -261,40 +348,68 @@ def _ordered(text: str) -> float:
     return number if number is not None else day if day is not None else float(text.lower() == "true")
 
 
-def _reason_to_leave_out(name: str, found: Mapping[str, ColumnProfile], lacking: list[str]) -> str | None:
+def _nothing_shared(sites: Mapping[str, SiteProfile], left_out: Mapping[str, str]) -> str:
+    others = {site: {n for other in sites if other != site for n in sites[other]} for site in sites}
+    alone = [site for site, columns in sites.items() if len(sites) > 2 and not others[site] & columns.keys()]
+    if alone:
+        why = f"{_sites(alone)}: no column is named as elsewhere; is its first line the columns' names?"
+    else:
+        why = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:5])
+    return f"no contract can be inferred, as the tables share no column{': ' if why else ''}{why}"
+
+
+def _reason_to_leave_out(
+    name: str, found: Mapping[str, ColumnProfile], lacking: Mapping[str, SiteProfile]
+) -> str | None:
     if not name or len(name) > MAX_NAME_CHARACTERS or has_control_characters(name):
         return "its name is empty, too long, or holds control characters; rename the column"
     if lacking:
-        return f"{_sites(lacking)} has no such column; add it there, empty if need be, or write a contract"
+        return _reason_of_lack(name, lacking)
+    total = _total(found)
     by_type: dict[str, list[str]] = {}
     for site, column in found.items():
-        if column.type is not None:
-            by_type.setdefault(_family(column.type), []).append(site)
-    if len(by_type) <= 1 or _total(found).type == "boolean":
-        return None
+        read = replace(column, words=frozenset()) if total.words_are_missing else column
+        if read.type is not None:
+            by_type.setdefault(_family(read, read.type), []).append(site)
+    if len(by_type) <= 1 or total.type == "boolean":
+        return _reason_of_text(total)
     said = ", ".join(f"{family} at {_sites(names)}" for family, names in by_type.items())
     return f"the sites disagree: {said}; write a contract that says what it is and which codes are missing values"
 
 
-def _family(type_: VariableType) -> str:
-    return {"integer": "numbers", "number": "numbers", "category": "texts", "text": "texts"}.get(type_, f"{type_}s")
+def _reason_of_lack(name: str, lacking: Mapping[str, SiteProfile]) -> str:
+    has = "has" if len(lacking) == 1 else "have"
+    for site, columns in lacking.items():
+        close = next((other for other in columns if other.casefold() == name.casefold()), None)
+        if close is not None:
+            return f"{_sites(list(lacking))} {has} no such column; at {_sites([site])} there is {close!r}: rename one"
+    return f"{_sites(list(lacking))} {has} no such column; add it there, empty if need be, or write a contract"
+
+
+def _reason_of_text(total: ColumnProfile) -> str | None:
+    if total.type in ("text", "category") and total.has_decimal_commas:
+        return "its numbers have a decimal comma; write them with a decimal point"
+    if total.type == "text" and total.is_mostly_numbers:
+        return (
+            "it holds numbers, but not only: correct what is none, or write a contract that lists the codes of "
+            "missing values"
+        )
+    return None
+
+
+def _family(column: ColumnProfile, type_: VariableType) -> str:
+    if type_ in ("category", "text"):
+        commas, mostly = "numbers with a decimal comma", "numbers and other texts"
+        return commas if column.has_decimal_commas else mostly if column.is_mostly_numbers else "texts"
+    return {"integer": "numbers", "number": "numbers"}.get(type_, f"{type_}s")
 
 
 def _total(found: Mapping[str, ColumnProfile]) -> ColumnProfile:
     return functools.reduce(lambda one, other: one + other, found.values())
 
 
-def _variable(name: str, found: Mapping[str, ColumnProfile], notes: list[str]) -> Variable:
-    total = _total(found)
+def _variable(name: str, total: ColumnProfile) -> Variable:
     type_ = total.type
-    if type_ is None:
-        notes.append(f"{name!r} has no value at any site; it is listed as a number")
-    rare = [level for level in total.levels if is_small((total.counts or {})[level])] if type_ == "category" else []
-    if rare:
-        notes.append(
-            f"{name!r}: {len(rare)} of its levels are held by fewer than {DEFAULT_MINIMUM_CELL} rows; "
-            "look at them before you show the contract to anybody"
-        )
     bounds = None
     if total.low <= total.high and type_ in ("integer", "number", "date"):
         rounded = rounded_days if type_ == "date" else rounded_range
@@ -304,8 +419,35 @@ def _variable(name: str, found: Mapping[str, ColumnProfile], notes: list[str]) -
         type=type_ or "number",
         range=bounds,
         levels=total.levels if type_ == "category" else None,
-        missing=tuple(sorted(total.missing)),
+        missing=tuple(sorted(total.missing | total.words if total.words_are_missing else total.missing)),
     )
+
+
+def _notes_of_rare(name: str, total: ColumnProfile) -> list[str]:
+    counts = total.counts or {}
+    num_rare = sum(is_small(counts[level]) for level in total.levels) if total.type == "category" else 0
+    if not num_rare:
+        return []
+    few = f"{name!r}: {num_rare} of its levels are held by fewer than {DEFAULT_MINIMUM_CELL} rows"
+    return [f"{few}; look at them before you show the contract to anybody"]
+
+
+def _assumptions(name: str, total: ColumnProfile) -> list[str]:
+    """What was assumed of a column; shows none of its levels, which may be of one patient."""
+    said = []
+    if total.type is None:
+        said.append(f"{name!r} has no value at any site; it is listed as a number")
+    if total.words_are_missing:
+        said.append(f"{name!r}: {', '.join(map(repr, sorted(total.words)))} among its values count as missing")
+    if total.type == "category":
+        num_alike = len(total.levels) - len({level.casefold() for level in total.levels})
+        if num_alike:
+            said.append(
+                f"{name!r}: {num_alike} of its levels differ from others in capitals alone; write alike what is one"
+            )
+        if total.is_mostly_numbers:
+            said.append(f"{name!r}: most of its values are numbers, but not all, so that each counts as a level")
+    return said
 
 
 def _sites(names: list[str]) -> str:

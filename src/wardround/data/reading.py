@@ -30,6 +30,7 @@ _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 )
 _EPOCH = dt.date(1970, 1, 1).toordinal()
+_FIRST_DAY, _LAST_DAY = dt.date.min.toordinal() - _EPOCH, dt.date.max.toordinal() - _EPOCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,10 @@ class Numeric:
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """Days since 1970-01-01, float64, NaN where missing; shape (num_records,)."""
+    """Days since 1970-01-01, float64, NaN where missing; shape (num_records,).
+
+    Infinite where a moment is of no year from 1 to 9999, which ISO dates and Python's know.
+    """
 
     days: NDArray[np.float64]
 
@@ -180,6 +184,7 @@ def _read_days(column: pd.Series[Any]) -> Days:
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     moments = column.to_numpy().astype("datetime64[D]")
     days = moments.astype(np.float64)
+    days[(days < _FIRST_DAY) | (days > _LAST_DAY)] = np.inf
     days[np.isnat(moments)] = np.nan
     return Days(days)
 
@@ -190,7 +195,7 @@ def _read_categorical(column: pd.Series[Any]) -> Texts:
     if isinstance(labels, Texts):
         texts = tuple(labels.texts[code] if code >= 0 else "" for code in labels.codes)
     elif isinstance(labels, Days):
-        texts = tuple(day_text(day) for day in labels.days)
+        texts = tuple(day_text(day) if np.isfinite(day) else None for day in labels.days)
     else:
         words = ("False", "True") if labels.is_boolean else ()
         texts = tuple(words[int(v)] if words else _plain_text(v) for v in labels.values)

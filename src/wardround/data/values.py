@@ -129,7 +129,8 @@ def _plain_numbers(reading: Texts, missing: MissingCodes) -> tuple[Numbers, Mask
 
 def _days(reading: Reading, missing: MissingCodes) -> tuple[Numbers, Mask]:
     if isinstance(reading, Days):
-        return reading.days.copy(), np.zeros(len(reading.days), dtype=bool)
+        is_wrong = np.isinf(reading.days)
+        return np.where(is_wrong, np.nan, reading.days), is_wrong
     if isinstance(reading, Numeric):
         is_missing = reading.is_missing | missing.among(reading.values.astype(np.float64))
         return np.full(len(is_missing), np.nan), ~is_missing
@@ -173,7 +174,7 @@ def _distinct_texts(reading: Reading) -> tuple[Sequence[str | None], NDArray[np.
     positions = np.full(len(raw), -1, dtype=np.intp)
     positions[~is_missing] = inverse
     if isinstance(reading, Days):
-        return [day_text(day) for day in distinct], positions
+        return [day_text(day) if np.isfinite(day) else None for day in distinct], positions
     if reading.is_boolean:
         return ["True" if value else "False" for value in distinct], positions
     return [str(value) if distinct.dtype.kind in "iu" else number_text(float(value)) for value in distinct], positions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from wardround.data.names import checked_name
 from wardround.data.reading import clean_text
 from wardround.data.report import ContractReport, refuse_misfits
 from wardround.data.sources.contract_file import read_contract
+from wardround.data.sources.database import reading_files
 from wardround.data.sources.files import file_source
 from wardround.data.sources.folder import tables_in
 from wardround.data.sources.frame import FrameSource
@@ -65,10 +67,11 @@ def simulate(
     Guarantees:
         all_sites_are_checked_first: no table is worked on unless every table fits.
     """
-    sources = _sources(tables)
-    agreed = _infer(sources, patient).contract if contract is None else _contract(contract, patient)
-    chosen = None if cohort is None else Cohort.parse(cohort, agreed)
-    checked = {site: _check(source, agreed, site, violations) for site, source in sources.items()}
+    with _reader(tables):
+        sources = _sources(tables)
+        agreed = _infer(sources, patient).contract if contract is None else _contract(contract, patient)
+        chosen = None if cohort is None else Cohort.parse(cohort, agreed)
+        checked = {site: _check(source, agreed, site, violations) for site, source in sources.items()}
     refuse_misfits(one.report for one in checked.values())
     tables_held = {site: one.table for site, one in checked.items() if one.table is not None}
     return Simulation(
@@ -112,7 +115,8 @@ def simulate_folder(
 
 def infer(tables: Mapping[str, TableLike], *, patient: str | None = None) -> Inference:
     """The contract that all these tables fit, with notes for people; raises as `simulate` does."""
-    return _infer(_sources(tables), patient)
+    with _reader(tables):
+        return _infer(_sources(tables), patient)
 
 
 def check_tables(
@@ -120,7 +124,14 @@ def check_tables(
 ) -> dict[str, ContractReport]:
     """How each site's table fits a contract; raises `ConfigError` and `DataError` as `simulate` does."""
     agreed = _contract(contract, None)
-    return {site: _check(source, agreed, site, violations).report for site, source in _sources(tables).items()}
+    with _reader(tables):
+        return {site: _check(source, agreed, site, violations).report for site, source in _sources(tables).items()}
+
+
+def _reader(tables: Mapping[str, TableLike]) -> AbstractContextManager[object]:
+    """Held open while many files are read one after the other."""
+    has_files = any(isinstance(table, str | Path) for table in tables.values())
+    return reading_files() if has_files else nullcontext()
 
 
 def _sources(tables: Mapping[str, TableLike]) -> dict[str, Source]:

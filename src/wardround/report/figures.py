@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -46,7 +47,9 @@ def svg_of(result: Result, title: str, prefix: str) -> str:
         raise ConfigError("figures need matplotlib; install it with: pip install 'wardround[report]'") from None
 
     buffer = io.StringIO()
-    with matplotlib.style.context(["default", _settings(cycler(color=OKABE_ITO))]):
+    with matplotlib.style.context(["default", _settings(cycler(color=OKABE_ITO))]), warnings.catch_warnings():
+        # Of letters that matplotlib's own font lacks, which the reader's browser has, and of names too long for it.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"matplotlib|wardround\.report")
         figure = result.plot()
         _let_powers_be_mathematics(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -7,7 +7,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from wardround.errors import ConfigError
+from wardround.errors import ConfigError, StoreError
 from wardround.report.figures import svg_of
 from wardround.report.methods import methods_text
 from wardround.report.outcome import AnalysisOutcome, Failure, RunFacts, StudyOutcome
@@ -16,12 +16,19 @@ from wardround.report.tables import TableView, table_view
 NEEDED = ("jinja2", "matplotlib")
 """Packages of the extra `report`."""
 
+_FIRST_BYTES = b"<!doctype html>"
+# What a report begins with.
+
 
 def check_can_report(path: Path) -> None:
     """Find out before any work whether a report can be written to `path`.
 
     Raises:
         ConfigError: a package is missing, or the path is no place for a file; says what to do.
+        StoreError: what is there cannot be read.
+
+    Guarantees:
+        only_a_page_is_replaced: a study file, a table, a device or whatever else is there is left as it is.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
@@ -30,17 +37,34 @@ def check_can_report(path: Path) -> None:
         raise ConfigError(f"--report {path} is a folder; name a file in it, such as {path / 'report.html'}")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--report {path}: there is no folder {path.absolute().parent}; make it first")
+    if path.exists() and not _is_page(path):
+        raise ConfigError(f"--report {path} exists and is no report; name another file")
+
+
+def _is_page(path: Path) -> bool:
+    """Whether this is an HTML file, or an empty one."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_FIRST_BYTES)).lower() in (b"", _FIRST_BYTES)
+    except OSError as error:
+        raise StoreError(f"--report {path}: what is there cannot be read ({error.strerror})") from None
 
 
 def write_report(outcome: StudyOutcome, path: Path) -> None:
-    """Write the report of a study to a file, replacing it.
+    """Write the report of a study to a file, replacing a report there.
 
     Raises:
         ConfigError: as `check_can_report`.
-        OSError: the file cannot be written.
+        StoreError: the file cannot be written.
     """
     check_can_report(path)
-    path.write_text(render_report(outcome), encoding="utf-8", errors="replace", newline="\n")
+    page = render_report(outcome)
+    try:
+        path.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        raise StoreError(f"the report {path} cannot be written ({error.strerror})") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,8 @@ MAX_TEXT_LENGTH = 20_000
 """Longest question, purpose, cohort or option (unit: characters)."""
 MAX_OPTION_VALUES = 10_000
 """Most values that the options of one analysis may hold, lists within lists counted through."""
+MAX_PROBLEMS = 30
+"""Most lines of one refusal."""
 MAX_OPTION_DEPTH = 8
 """Deepest lists and tables within an option."""
 _MAX_PERIODS_IN_A_LINE = 100
@@ -175,7 +177,7 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
     head = _head(document, problems)
     analyses = _analyses(document, vocabulary, problems)
     if problems or head is None:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(_listed(problems))
     return Study(
         name=head["name"],
         question=head["question"],
@@ -187,6 +189,12 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
         violations=head.get("violations", "refuse"),
         analyses=analyses,
     )
+
+
+def _listed(problems: list[str]) -> str:
+    lines = [line for problem in problems for line in problem.splitlines()]
+    more = [f"... and {len(lines) - MAX_PROBLEMS} more"] if len(lines) > MAX_PROBLEMS else []
+    return "\n".join([*lines[:MAX_PROBLEMS], *more])
 
 
 def _document(text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import gzip
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from wardround.data.reading import day_text, read_column
 from wardround.data.sources import files, source
+from wardround.data.sources.database import reading_files
 from wardround.data.sources.files import file_source
 from wardround.errors import ConfigError, DataError, StoreError
 
@@ -119,12 +121,13 @@ SECRET = "Xq7Secret"
         ("a.csv", f'x,y\n1,"2"{SECRET}\n', "line 2 has a double quote that is not closed, or text after a closing one"),
         ("a.csv", f"x,y\n1,{SECRET}\xe9\n".encode("latin-1"), "line 2 is not UTF-8 text; save the file as UTF-8"),
         ("a.csv", "gr\xf6\xdfe,y\n1,2\n".encode("latin-1"), "the line of names is not UTF-8 text"),
-        ("a.csv", f"x,y\n1,{SECRET}\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        ("a.csv", f"x,y\n1,{SECRET}\n".encode("utf-16"), "is UTF-16 text; save the file as UTF-8 (in Excel: Save As"),
         ("a.csv", f"x,y\n1,{SECRET}\n".encode("utf-16-le"), "is not a text file"),
         ("a.csv", f"63,1.5,{'7' * 8}\n1,2,3\n", "the first line holds numbers, not names"),
         ("a.csv", f"{SECRET},y,{SECRET}\n1,2,3\n", "columns 1 and 3 have one name"),
         ("a.csv", '"x,y\n1,2\n', "the line of names has quotes that do not match"),
         ("a.csv", "x,y\n1,2\r\n3,4\n", "its line ends are not all of one kind"),
+        ("a.csv", f"sep=;\nx;y\n1;{SECRET}\n", "the first line, sep=..., is for Excel alone; delete it"),
         ("a.csv.gz", "x,y\n1,2\n", "is not a gzip file, or damaged"),
         ("a.csv.gz", gzip.compress(b"x,y\n" + np.random.default_rng(0).bytes(99))[:-20], "is not a gzip file"),
         ("a.parquet", "PAR1", "is not a Parquet file, or damaged"),
@@ -202,3 +205,35 @@ def test_any_bytes_give_a_table_or_an_error_of_ours(tmp_path, content, suffix):
         assert "any" in str(error)  # noqa: PT017  # either outcome is right
     else:
         assert len(frame.columns) >= 1
+
+
+def test_a_date_of_no_year_is_told(tmp_path):
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT DATE 'infinity' AS d) TO '{tmp_path / 'a.parquet'}'")
+    with pytest.raises(DataError, match="a date is of no year from 1 to 9999; correct it, or make it missing"):
+        read(tmp_path / "a.parquet")
+
+
+def test_too_many_columns_to_read_are_told(tmp_path, monkeypatch):
+    def fail(*args):
+        raise duckdb.OutOfMemoryException("out of memory")
+
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    monkeypatch.setattr("wardround.data.sources.files.chunks_of", fail)
+    with pytest.raises(StoreError, match=r"a\.csv has 2 columns, and .* keep only those that the study needs"):
+        read(tmp_path / "a.csv")
+
+
+def test_many_small_files_share_one_reader(tmp_path, monkeypatch):
+    """Starting DuckDB takes longer than reading a small file does."""
+    made = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda name, **more: made.append(name) or connect(name, **more))
+    for site in "abc":
+        (tmp_path / f"{site}.csv").write_text("x,y\n1,2\n")
+    with reading_files():
+        for site in "abc":
+            assert len(read(tmp_path / f"{site}.csv")) == 1
+    assert len(made) == 4
+    assert len(set(made)) == 1
+    assert set(made) != {":memory:"}  # that would be one each

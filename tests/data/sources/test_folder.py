@@ -1,5 +1,8 @@
 """A folder with one table a site."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from wardround.data.sources.folder import site_of, tables_in
@@ -23,7 +26,8 @@ def test_names_of_files_are_names_of_sites(tmp_path):
         "contract.toml",
         ".x.csv",
     )
-    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "archive.zip").mkdir()
     assert list(tables_in(tmp_path)) == ["North", "South", "West v1.2", "Z\u00fcrich"]
     assert site_of(tmp_path / "North.csv.gz") == "North"
 
@@ -46,3 +50,20 @@ def test_folders_that_are_refused(tmp_path, names, said):
 def test_no_folder(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         tables_in(tmp_path / "absent")
+
+
+def test_a_hospital_is_not_lost_without_a_word(tmp_path):
+    make(tmp_path, "a.csv")
+    for number, put in enumerate(
+        (
+            Path.mkdir,
+            os.mkfifo,
+            lambda path: path.symlink_to(tmp_path / "absent"),
+            lambda path: path.symlink_to("/dev/zero"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        put(make(folder, "a.csv") / "b.csv")
+        with pytest.raises(ConfigError, match=r"b\.csv: is no file, as its name says"):
+            tables_in(folder)

@@ -15,6 +15,18 @@ MEMORY_LIMIT = "4GB"
 """What DuckDB may take beside the table that is being built."""
 
 _VECTOR_RECORDS = 2048  # DuckDB hands rows out in vectors of this many
+_FILES = ":memory:wardround-files"  # one for all files: starting it takes longer than reading a small one
+
+
+@contextmanager
+def reading_files() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that reads files. While one is open, others begin at once.
+
+    Raises:
+        duckdb.Error: the database cannot be opened.
+    """
+    with _connected(_FILES, is_read_only=False) as connection:
+        yield connection
 
 
 @contextmanager
@@ -24,6 +36,12 @@ def connected(database: Path | None = None) -> Iterator[duckdb.DuckDBPyConnectio
     Raises:
         duckdb.Error: the database cannot be opened.
     """
+    with _connected(":memory:" if database is None else str(database), is_read_only=database is not None) as connection:
+        yield connection
+
+
+@contextmanager
+def _connected(name: str, *, is_read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -31,8 +49,7 @@ def connected(database: Path | None = None) -> Iterator[duckdb.DuckDBPyConnectio
         "python_enable_replacements": "false",
         "memory_limit": MEMORY_LIMIT,
     }
-    name = ":memory:" if database is None else str(database)
-    connection = duckdb.connect(name, read_only=database is not None, config=config)
+    connection = duckdb.connect(name, read_only=is_read_only, config=config)
     try:
         connection.execute("SET enable_progress_bar = false")
         connection.execute("SET TimeZone = 'UTC'")

@@ -19,7 +19,7 @@ import pandas as pd
 
 from wardround.data.names import column_name, column_positions
 from wardround.data.reading import number_of
-from wardround.data.sources.database import chunks_of, connected, quoted
+from wardround.data.sources.database import chunks_of, quoted, reading_files
 from wardround.errors import ConfigError, DataError, StoreError
 
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -34,14 +34,16 @@ MAX_LINE_BYTES = 2**24
 """Longest line of a CSV file (unit: bytes)."""
 
 _DELIMITERS = ",;\t|"
+_SAVE_AS_UTF_8 = 'save the file as UTF-8 (in Excel: Save As, "CSV UTF-8")'
 _LINE_NUMBER = re.compile(r"Line: ([0-9]{1,12})")
 # What DuckDB says, and what is said instead: its own messages show lines of the file.
 _MALFORMED = (
     ("state machine", "its line ends are not all of one kind, or its quotes do not match"),
     ("Maximum line size", f"{{line}} is longer than {MAX_LINE_BYTES} bytes"),
     ("Expected Number of Columns", "{line} does not have as many cells as the line of names"),
-    ("Invalid unicode", "{line} is not UTF-8 text; save the file as UTF-8"),
+    ("Invalid unicode", f"{{line}} is not UTF-8 text; {_SAVE_AS_UTF_8}"),
     ("unterminated quote", "{line} has a double quote that is not closed, or text after a closing one"),
+    ("Could not convert DATE", "a date is of no year from 1 to 9999; correct it, or make it missing"),
 )
 
 
@@ -94,7 +96,7 @@ class FileSource:
         """How many rows a Parquet file has; None for CSV."""
         if self.delimiter is not None:
             return None
-        with connected() as connection:
+        with reading_files() as connection:
             sql = "SELECT sum(num_rows) FROM parquet_file_metadata(?)"
             row = connection.execute(sql, [_literal(self.path)]).fetchone()
         return int(row[0]) if row and row[0] is not None else 0
@@ -108,11 +110,14 @@ class FileSource:
         """
         positions = column_positions(self.columns, columns, self.site)
         try:
-            with connected() as connection:
+            with reading_files() as connection:
                 connection.execute(self._query(list(positions.values())))
                 yield from chunks_of(connection, list(positions) or [""])
         except duckdb.OutOfMemoryException:
-            raise StoreError(f"site {self.site!r}: reading {self.path.name} takes too much memory") from None
+            raise StoreError(
+                f"site {self.site!r}: {self.path.name} has {len(self.columns)} columns, and reading them takes too "
+                "much memory; keep only those that the study needs, or save it as Parquet"
+            ) from None
         except (duckdb.Error, UnicodeDecodeError) as error:
             raise DataError(f"site {self.site!r}: {self.path.name}: {_explained(str(error))}") from None
 
@@ -158,7 +163,7 @@ def _explained(message: str) -> str:
 
 def _parquet_columns(path: Path, site: str) -> tuple[str, ...]:
     try:
-        with connected() as connection:
+        with reading_files() as connection:
             rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_literal(path.resolve())]).fetchall()
     except (duckdb.Error, UnicodeDecodeError):
         raise DataError(f"site {site!r}: {path.name} is not a Parquet file, or damaged") from None
@@ -178,7 +183,7 @@ def _csv_header(path: Path, site: str) -> str:
     if not head.strip():
         raise DataError(f"{where} is empty; its first line must hold the columns' names")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{where} is UTF-16 text; save it as UTF-8")
+        raise DataError(f"{where} is UTF-16 text; {_SAVE_AS_UTF_8}")
     if b"\x00" in head[: 2**16]:
         raise DataError(f"{where} is not a text file; is it of another kind than its name says?")
     line = re.split(rb"\r\n|\n|\r", head, maxsplit=1)[0]
@@ -187,7 +192,7 @@ def _csv_header(path: Path, site: str) -> str:
     try:
         return line.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{where}: the line of names is not UTF-8 text; save the file as UTF-8") from None
+        raise DataError(f"{where}: the line of names is not UTF-8 text; {_SAVE_AS_UTF_8}") from None
 
 
 def _delimiter(header: str) -> str:
@@ -200,6 +205,8 @@ def _csv_columns(header: str, delimiter: str, path: Path, site: str) -> tuple[st
     where = f"site {site!r}: {path.name}"
     if not header.strip():
         raise DataError(f"{where}: the first line is empty; it must hold the columns' names")
+    if re.fullmatch(r"\s*sep=.\s*", header, re.IGNORECASE):
+        raise DataError(f"{where}: the first line, sep=..., is for Excel alone; delete it")
     try:
         names = next(csv.reader([header], delimiter=delimiter, strict=True, skipinitialspace=True))
     except (csv.Error, StopIteration):

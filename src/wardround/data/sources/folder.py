@@ -22,21 +22,26 @@ def tables_in(folder: str | Path) -> dict[str, Path]:
     Sub-folders, hidden files, and files that are no tables (a README, a contract) are passed over.
 
     Raises:
-        ConfigError: no such folder, no table in it, two files for one site, or a table of a kind that is not read.
+        ConfigError: no such folder, no table in it, two files for one site, a table of a kind that is not read, or
+            something of a table's name that is no file (a folder, a broken link, a device).
         StoreError: the folder cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name one that holds a table ({_kinds()}) for every site")
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read ({error.strerror})") from None
     tables: dict[str, Path] = {}
-    for path in files:
+    for path in paths:
         if not path.name.lower().endswith(TABLE_SUFFIXES):
             _refuse_unread_table(path)
             continue
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: is no file, as its name says (or a link to none); put the table there, or rename it"
+            )
         site = site_of(path)
         if site in tables:
             raise ConfigError(f"{folder}: {tables[site].name} and {path.name} are both of site {site!r}; keep one")
@@ -53,7 +58,7 @@ def site_of(path: Path) -> str:
 
 
 def _refuse_unread_table(path: Path) -> None:
-    if path.name.lower().endswith(_UNREAD_SUFFIXES):
+    if path.is_file() and path.name.lower().endswith(_UNREAD_SUFFIXES):
         raise ConfigError(f"{path}: tables of this kind are not read; save it as one of {_kinds()}, or remove it")
 
 
