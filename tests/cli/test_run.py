@@ -139,7 +139,23 @@ def test_it_is_told_how_tables_without_a_contract_were_read(run, folder, study_f
 
 def test_what_is_told_of_the_tables_is_of_bounded_length(run, folder, study_file, hospitals):
     for name, table in hospitals.items():
-        table.assign(**{f"empty{i}": None for i in range(12)}).to_csv(folder / f"{name}.csv", index=False)
+        keys = {f"{letter} patient": 1 for letter in "abcdefghijkl"}
+        table.assign(**keys).to_csv(folder / f"{name}.csv", index=False)
     said = run("run", study_file(), "--simulate", folder).stderr.splitlines()
     assert len(said) == 11
     assert said[-1] == "note: and 2 more, as 'wardround contract infer' shows"
+
+
+def test_it_is_told_what_counts_as_missing(run, folder, study_file, hospitals, tmp_path):
+    run("contract", "infer", folder, "--output", tmp_path / "contract.toml")
+    hospitals["West"].assign(age=4711).to_csv(folder / "West.csv", index=False)
+    study = study_file(
+        STUDY.replace("[[analysis]]", 'contract = "contract.toml"\nviolations = "missing"\n[[analysis]]')
+    )
+    done = run("run", study, "--simulate", folder, "--json")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "note: site 'West' (90 rows) does not fit the contract; these values count as missing:",
+        "  'age': out of range in 90 rows (more than half of its values: is the unit the contract's?)",
+    ]
+    assert json.loads(done.stdout)["analyses"][0]["result"]["num_records"] == 270

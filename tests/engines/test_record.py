@@ -337,3 +337,17 @@ def test_damaged_files_raise_only_our_errors(saved: Path, tmp_path: Path, damage
     except (RemoteProtocolError, ConfigError, StoreError):
         return
     assert json.dumps(record.sites)
+
+
+def test_a_view_in_a_tables_place_is_no_record(saved: Path, tmp_path: Path) -> None:
+    """It could give rows without end."""
+    path = tmp_path / "view.wardround-run"
+    path.write_bytes(saved.read_bytes())
+    endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n, x'', x'', '{}', 1, 1.0 FROM r"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"DROP TABLE round; CREATE VIEW round(number, ask, total, failures, bytes_up, seconds) AS {endless}"
+    )
+    connection.close()
+    with pytest.raises(RemoteProtocolError, match="is not a run record"):
+        load_record(path, VOCABULARY)

@@ -184,7 +184,7 @@ class Inference:
 
     Attributes:
         contract: the contract.
-        notes: what was left out, what is rare, and the assumptions.
+        notes: what was left out, is empty or rare, and the assumptions.
         assumptions: how the tables were read, where one may read them otherwise.
         patient_columns: columns whose names look like a patient's identifier; suggested, not chosen.
     """
@@ -224,7 +224,7 @@ def infer_contract(sites: Mapping[str, SiteProfile], *, patient: str | None = No
         raise ConfigError(f"patient: no column {patient!r} at {_sites(lacking)}; name a column that every site has")
     variables: list[Variable] = []
     left_out: dict[str, str] = {}
-    rare: list[str] = []
+    odd: list[str] = []
     assumptions: list[str] = []
     for name in dict.fromkeys(name for columns in sites.values() for name in columns if name != patient):
         found = {site: columns[name] for site, columns in sites.items() if name in columns}
@@ -234,7 +234,7 @@ def infer_contract(sites: Mapping[str, SiteProfile], *, patient: str | None = No
         else:
             total = _total(found)
             variables.append(_variable(name, total))
-            rare += _notes_of_rare(name, total)
+            odd += _notes_of_odd(name, total)
             assumptions += _assumptions(name, total)
     if not variables:
         raise ConfigError(_nothing_shared(sites, left_out))
@@ -247,7 +247,7 @@ def infer_contract(sites: Mapping[str, SiteProfile], *, patient: str | None = No
     contract = Contract(variables=tuple(variables), patient=patient, is_inferred=True, left_out=tuple(left_out.items()))
     return Inference(
         contract=contract,
-        notes=(*missed, *rare, *assumptions),
+        notes=(*missed, *odd, *assumptions),
         assumptions=tuple(assumptions),
         patient_columns=suggested,
     )
@@ -423,7 +423,9 @@ def _variable(name: str, total: ColumnProfile) -> Variable:
     )
 
 
-def _notes_of_rare(name: str, total: ColumnProfile) -> list[str]:
+def _notes_of_odd(name: str, total: ColumnProfile) -> list[str]:
+    if total.type is None:
+        return [f"{name!r} has no value at any site; it is listed as a number"]
     counts = total.counts or {}
     num_rare = sum(is_small(counts[level]) for level in total.levels) if total.type == "category" else 0
     if not num_rare:
@@ -435,8 +437,6 @@ def _notes_of_rare(name: str, total: ColumnProfile) -> list[str]:
 def _assumptions(name: str, total: ColumnProfile) -> list[str]:
     """What was assumed of a column; shows none of its levels, which may be of one patient."""
     said = []
-    if total.type is None:
-        said.append(f"{name!r} has no value at any site; it is listed as a number")
     if total.words_are_missing:
         said.append(f"{name!r}: {', '.join(map(repr, sorted(total.words)))} among its values count as missing")
     if total.type == "category":

@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 _APPLICATION_ID = 0x57524E44
 """Marks a SQLite file as a run record (constant, arbitrary)."""
-_SCHEMA = """
-CREATE TABLE run (run_id TEXT, workflow TEXT, version INTEGER, sites TEXT,
-                  snapshot BLOB, rounds_before_snapshot INTEGER);
-CREATE TABLE round (number INTEGER PRIMARY KEY, ask BLOB NOT NULL, total BLOB NOT NULL,
-                    failures TEXT NOT NULL, bytes_up INTEGER NOT NULL, seconds REAL NOT NULL);
-"""
+_SCHEMA = (
+    """CREATE TABLE run (run_id TEXT, workflow TEXT, version INTEGER, sites TEXT,
+                  snapshot BLOB, rounds_before_snapshot INTEGER)""",
+    """CREATE TABLE round (number INTEGER PRIMARY KEY, ask BLOB NOT NULL, total BLOB NOT NULL,
+                    failures TEXT NOT NULL, bytes_up INTEGER NOT NULL, seconds REAL NOT NULL)""",
+)
 _ADD_ROUND = "INSERT INTO round VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -90,7 +90,8 @@ def _write(path: Path, record: RunRecord) -> None:
     head = (record.run_id, record.workflow, record.version, json.dumps(record.sites))
     with _open(path, mode="rwc") as connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.executescript(_SCHEMA)
+        for statement in _SCHEMA:
+            connection.execute(statement)
         connection.execute("BEGIN")
         connection.execute(
             "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)", (*head, snapshot, record.rounds_before_snapshot)
@@ -143,6 +144,9 @@ def load_record(path: Path, vocabulary: Vocabulary) -> RunRecord:
     try:
         with _open(path) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
+            # A view in a table's place could give rows without end.
+            if [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema")] != [*_SCHEMA]:
+                raise ValueError("schema")
             head = connection.execute("SELECT * FROM run").fetchone()
             rows = connection.execute("SELECT * FROM round ORDER BY number").fetchall()
         return _record(str(path), head, rows, vocabulary)

@@ -43,6 +43,7 @@ def simulate(
     script: Sequence[Event] = (),
     progress: Callable[[Progress], None] | None = None,
     shows_site_errors: bool = False,
+    on_misfit: Callable[[ContractReport], object] | None = None,
 ) -> Simulation:
     """Hospitals in this process, each with its table.
 
@@ -57,6 +58,7 @@ def simulate(
         script: as `Simulation`.
         progress: as `Simulation`.
         shows_site_errors: as `Simulation`.
+        on_misfit: told of each table of which values count as missing because they break the contract.
 
     Raises:
         ContractError: a table does not fit; tells of all sites at once, and carries their reports.
@@ -72,7 +74,11 @@ def simulate(
         agreed = _infer(sources, patient).contract if contract is None else _contract(contract, patient)
         chosen = None if cohort is None else Cohort.parse(cohort, agreed)
         checked = {site: _check(source, agreed, site, violations) for site, source in sources.items()}
-    refuse_misfits(one.report for one in checked.values())
+    reports = [one.report for one in checked.values()]
+    refuse_misfits(reports)
+    for misfit in reports:
+        if on_misfit is not None and not misfit.fits:
+            on_misfit(misfit)
     tables_held = {site: one.table for site, one in checked.items() if one.table is not None}
     return Simulation(
         {site: table if chosen is None else chosen.of(table) for site, table in tables_held.items()},
@@ -97,6 +103,7 @@ def simulate_folder(
     script: Sequence[Event] = (),
     progress: Callable[[Progress], None] | None = None,
     shows_site_errors: bool = False,
+    on_misfit: Callable[[ContractReport], object] | None = None,
 ) -> Simulation:
     """Hospitals in this process from a folder with one table a site, as `tables_in` finds them; else as `simulate`."""
     return simulate(
@@ -110,6 +117,7 @@ def simulate_folder(
         script=script,
         progress=progress,
         shows_site_errors=shows_site_errors,
+        on_misfit=on_misfit,
     )
 
 
