@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from wardround.data.contract_text import contract_text, parse_contract
 from wardround.data.harmonise import check_frames
-from wardround.data.inference import MAX_INFERRED_LEVELS, infer_contract, profile
+from wardround.data.inference import (
+    MAX_INFERRED_LEVELS,
+    _profile_plain_numbers,
+    _profile_words,
+    infer_contract,
+    profile,
+)
 from wardround.errors import ConfigError
 
 
@@ -227,3 +233,23 @@ def test_days_of_no_year_are_dates():
     far = pd.Series(np.array(["148108-01-01", "2024-01-01"], dtype="datetime64[s]"))
     assert inferred(far).type == "date"
     assert inferred(far.iloc[:1]).range is None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers().map(str),
+            st.floats().map(str),
+            st.sampled_from(["007", "-0", "+1", ".5", "1e999", "-01.5", "9" * 40]),
+        ),
+        min_size=1,
+    )
+)
+def test_plain_numbers_are_profiled_as_any_text_is(texts):
+    fast = _profile_plain_numbers(texts)
+    assert fast is None or fast == _profile_words(texts)
+
+
+def test_numbers_are_plain_numbers():
+    assert _profile_plain_numbers(["1", "-2.5"]).kinds == {"integer", "number"}
+    assert _profile_plain_numbers(["1", "007"]) is None

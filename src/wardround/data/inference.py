@@ -25,7 +25,7 @@ import pandas as pd
 
 from wardround.data.contract import Contract, Variable, VariableType
 from wardround.data.names import MAX_NAME_CHARACTERS, column_positions, has_control_characters
-from wardround.data.reading import Days, Reading, Texts, day_of, number_of, read_column
+from wardround.data.reading import Days, Reading, Texts, day_of, number_of, plain_numbers, read_column
 from wardround.data.rounding import rounded_days, rounded_range
 from wardround.errors import ConfigError
 from wardround.privacy.disclosure import DEFAULT_MINIMUM_CELL, is_small
@@ -303,21 +303,48 @@ def _profile_texts(reading: Texts) -> ColumnProfile:
     limit = MAX_DECLARED_LEVELS if reading.is_ordered else MAX_INFERRED_LEVELS
     words = frozenset() if reading.is_ordered else frozenset(word for word in held if word.lower() in MISSING_WORDS)
     others = [word for word in held if word not in words]
-    kinds: frozenset[Kind] = frozenset({"text"} if held else ()) if reading.is_ordered else _kinds(others)
-    bounds = [_ordered(word) for word in others] if "text" not in kinds else []
-    looked_at = others[:_MAX_LOOKED_AT]
-    return ColumnProfile(
-        kinds=kinds,
+    if reading.is_ordered:
+        found = ColumnProfile(kinds=frozenset({"text"} if held else ()))
+    else:
+        found = _profile_plain_numbers(others) or _profile_words(others)
+    return replace(
+        found,
         num_values=sum(held.values()),
-        low=min(bounds, default=np.inf),
-        high=max(bounds, default=-np.inf),
         counts=dict(held) if len(held) <= limit else None,
         missing=frozenset(missing),
         words=words,
-        num_texts=len(looked_at),
-        num_numbers=sum(number_of(word) is not None for word in looked_at),
-        num_commas=sum(_COMMA_NUMBER.fullmatch(word) is not None for word in looked_at),
         order=order,
+    )
+
+
+def _profile_plain_numbers(texts: list[str]) -> ColumnProfile | None:
+    """As `_profile_words`, much faster; None where not all of these are finite numbers and no codes."""
+    numbers = plain_numbers(texts)
+    if numbers is None or not len(numbers) or not np.isfinite(numbers).all() or any(map(_is_code, texts)):
+        return None
+    is_whole = (numbers == np.floor(numbers)) & (np.abs(numbers) <= 2**53)
+    kinds: tuple[tuple[Kind, bool], ...] = (("integer", bool(is_whole.any())), ("number", not is_whole.all()))
+    num_texts = min(len(texts), _MAX_LOOKED_AT)
+    return ColumnProfile(
+        kinds=frozenset(kind for kind, is_there in kinds if is_there),
+        low=float(numbers.min()),
+        high=float(numbers.max()),
+        num_texts=num_texts,
+        num_numbers=num_texts,
+    )
+
+
+def _profile_words(texts: list[str]) -> ColumnProfile:
+    kinds = _kinds(texts)
+    bounds = [_ordered(text) for text in texts] if "text" not in kinds else []
+    looked_at = texts[:_MAX_LOOKED_AT]
+    return ColumnProfile(
+        kinds=kinds,
+        low=min(bounds, default=np.inf),
+        high=max(bounds, default=-np.inf),
+        num_texts=len(looked_at),
+        num_numbers=sum(number_of(text) is not None for text in looked_at),
+        num_commas=sum(_COMMA_NUMBER.fullmatch(text) is not None for text in looked_at),
     )
 
 
@@ -333,13 +360,18 @@ def _kinds(texts: Iterable[str]) -> frozenset[Kind]:
 def _kind(text: str) -> Kind:
     number = number_of(text)
     if number is not None:
-        is_code = text.lstrip("+-").startswith("0") and text.lstrip("+-")[1:2].isdigit()
-        if is_code or not np.isfinite(number):
+        if _is_code(text) or not np.isfinite(number):
             return "text"
         return "integer" if number.is_integer() and abs(number) <= 2**53 else "number"
     if text.lower() in ("true", "false"):
         return "boolean"
     return "date" if day_of(text) is not None else "text"
+
+
+def _is_code(text: str) -> bool:
+    """Whether a number is written as numbers are not: "007"."""
+    digits = text.lstrip("+-")
+    return digits.startswith("0") and digits[1:2].isdigit()
 
 
 def _ordered(text: str) -> float:
