@@ -763,3 +763,13 @@ def test_names_and_numbers_of_any_size_print_and_plot() -> None:
         many.to_json()
         many.to_frame(exponentiate=True)
     assert len(fit("died ~ 1", "binomial").plot().axes[0].get_yticks()) == 0
+
+
+def test_a_dollar_sign_in_a_name_is_shown_as_it_is() -> None:
+    import io
+
+    dear = {name: frame.rename(columns={"age": "cost in $ and $"}) for name, frame in SITES.items()}
+    drawing = io.StringIO()
+    run(dear, "score ~ `cost in $ and $`").plot().savefig(drawing, format="svg", metadata={"Date": None})
+    assert "cost in $ and $" in drawing.getvalue()
+    assert "\\$" not in drawing.getvalue()

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 Values = NDArray[np.float64]
 FamilyName: TypeAlias = Literal["gaussian", "binomial", "poisson", "gamma"]
@@ -167,5 +167,12 @@ def mean_of(link: LinkName, family: FamilyName, eta: Values) -> Values:
 
 def two_sided_p(statistic: float, df: float | None) -> float:
     """Two-sided p-value of a z statistic (df None) or a t statistic."""
-    distribution = stats.norm if df is None else stats.t(df)
-    return float(2 * distribution.sf(abs(statistic)))
+    # The functions beneath scipy.stats, whose import takes longer than most fits.
+    size = -abs(statistic)
+    return float(2 * (special.ndtr(size) if df is None else special.stdtr(df, size)))
+
+
+def two_sided_quantile(confidence: float, df: float | None) -> float:
+    """How many standard errors an interval reaches to each side, normal (df None) or t."""
+    upper = (1 + confidence) / 2
+    return float(special.ndtri(upper) if df is None else special.stdtrit(df, upper))

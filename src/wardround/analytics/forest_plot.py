@@ -65,6 +65,8 @@ def _plain_ticks(axes: Any) -> None:
 def _label(axes: Any, rows: list[Any], places: Any) -> None:
     """Terms on the left, no frame: the reader's eye should meet the intervals."""
     axes.set_yticks(places, [_shorten(row.term) for row in rows])
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)  # a dollar sign in a name is no mathematics
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.tick_params(axis="y", length=0, colors=INK)
     axes.tick_params(axis="x", colors=INK)
@@ -73,7 +75,5 @@ def _label(axes: Any, rows: list[Any], places: Any) -> None:
 
 
 def _shorten(term: str) -> str:
-    # A dollar sign would be read as mathematics.
     text = " ".join(term.split())
-    text = text if len(text) <= 40 else text[:37] + "..."
-    return text.replace("$", r"\$")
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -210,7 +210,11 @@ def _parsed(expr: str, name: str, where: str) -> ast.expr:
 
 def _require_number(variable: Variable, where: str) -> None:
     if not variable.is_numeric and variable.type != "boolean":
-        remedy = "a category can stand alone in a formula" if variable.type == "category" else "declare it otherwise"
+        remedy = (
+            "a category can stand alone in a formula"
+            if variable.type == "category"
+            else "declare another type in the contract"
+        )
         raise ConfigError(f"{where}: variable {variable.name!r} is a {variable.type}, not a number; {remedy}")
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from wardround.analytics.families import FamilyName, LinkName, two_sided_p
+from wardround.analytics.families import FamilyName, LinkName, two_sided_p, two_sided_quantile
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.preparation import Prepared
 from wardround.analytics.result import json_text, json_value
@@ -292,14 +292,14 @@ def _wald(name: str, estimates: Values, covariance: Values, index: list[int], df
     is_regular = np.isfinite(correlation).all() and np.linalg.matrix_rank(correlation, hermitian=True) == size
     standardised = part / np.where(scale > 0, scale, 1.0)
     statistic = float(standardised @ np.linalg.solve(correlation, standardised)) if is_regular else float("nan")
-    p = stats.chi2.sf(statistic, size) if df is None else stats.f.sf(statistic / size, size, df)
+    p = special.chdtrc(size, statistic) if df is None else special.fdtrc(size, df, statistic / size)
     return HypothesisTest(term=name, test="wald", statistic=statistic, df=size, p_value=float(p))
 
 
 def _likelihood_ratio(name: str, growth: float, df: int, family: str, dispersion: float) -> HypothesisTest:
     """Growth of the deviance over the dispersion of the larger model: chi-squared with `df` degrees of freedom."""
     statistic = max(growth, 0.0) / dispersion
-    p = float(stats.chi2.sf(statistic, df))
+    p = float(special.chdtrc(df, statistic))
     return HypothesisTest(term=name, test="likelihood_ratio", statistic=statistic, df=df, p_value=p)
 
 
@@ -338,7 +338,7 @@ def _coefficients(
     names: list[str], estimates: Values, covariance: Values, df: float | None, confidence: float
 ) -> tuple[Coefficient, ...]:
     errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    quantile = float((stats.norm if df is None else stats.t(df)).ppf((1 + confidence) / 2))
+    quantile = two_sided_quantile(confidence, df)
     rows = []
     for name, estimate, error in zip(names, estimates.tolist(), errors.tolist(), strict=True):
         statistic = estimate / error if error > 0 else float("nan")  # a perfect fit has no error
