@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.harmonised import harmonise
 from wardround.data.cohort import Cohort
 from wardround.data.cohort_forms import matches
 from wardround.data.contract import Contract, Variable
-from wardround.data.harmonise import harmonise
 from wardround.errors import ConfigError
 
 CONTRACT = Contract(

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.harmonised import harmonise
 from wardround.data.contract import Contract, Variable
-from wardround.data.harmonise import TableBuilder, check_frames, check_size, harmonise
+from wardround.data.harmonise import TableBuilder, check_frames, check_size
 from wardround.errors import ContractError, DataError
 
 CONTRACT = Contract(

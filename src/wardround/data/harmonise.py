@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from wardround.data.contract import Contract, Variable
 from wardround.data.names import column_positions
 from wardround.data.patients import PatientNumbers
 from wardround.data.reading import read_column
-from wardround.data.report import ContractReport, Rule, Violation, refuse_misfits
+from wardround.data.report import ContractReport, Rule, Violation
 from wardround.data.table import Codes, Numbers, Table
 from wardround.data.values import Broken, MissingCodes, is_present, values_of
 from wardround.errors import DataError
@@ -234,16 +234,3 @@ def check_frames(
     for frame in frames:
         builder.add(frame)
     return builder.finish()
-
-
-def harmonise(frame: pd.DataFrame, contract: Contract, site: str, *, violations: ViolationPolicy = "refuse") -> Table:
-    """A frame as a site's table.
-
-    Raises:
-        ContractError: it does not fit the contract; carries the report, shows no value.
-        DataError: two columns of one name, or a table over the limits.
-    """
-    checked = check_frames([frame], contract, site, violations=violations)
-    refuse_misfits([checked.report])
-    assert checked.table is not None  # no table only where the report is refused
-    return replace(checked.table)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from wardround.data.cohort import Cohort
 from wardround.data.contract import Contract, Setting
-from wardround.data.harmonise import MAX_TABLE_BYTES, Checked, TableBuilder, ViolationPolicy, check_size
+from wardround.data.harmonise import MAX_TABLE_BYTES, Checked, ViolationPolicy, check_frames, check_size
 from wardround.data.inference import Inference, infer_contract, profile
 from wardround.data.names import checked_name
 from wardround.data.reading import clean_text
@@ -197,8 +197,5 @@ def _check(source: Source, contract: Contract, site: str, violations: ViolationP
     num_records = source.num_records()
     if num_records is not None:
         check_size(contract, num_records, site)
-    builder = TableBuilder(site, contract, violations=violations)
     wanted = [*contract.names, *([] if contract.patient is None else [contract.patient])]
-    for chunk in source.chunks(wanted):
-        builder.add(chunk)
-    return builder.finish()
+    return check_frames(source.chunks(wanted), contract, site, violations=violations)
