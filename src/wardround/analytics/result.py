@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+ExhibitKind: TypeAlias = Literal["table_one", "forest", "survival", "calibration", "heterogeneity", "other"]
+"""What an exhibit shows; a report puts its parts in order by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableExhibit:
+    """A table of a report: text as it is to be read.
+
+    Attributes:
+        title: in words.
+        frame: cells are strings, or numbers that the report formats; the index is the row's label.
+        note: what stands below it.
+        kind: what it shows.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    note: str = ""
+    kind: ExhibitKind = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureExhibit:
+    """A figure of a report.
+
+    Attributes:
+        title: in words.
+        draw: makes the figure when it is wanted; needs matplotlib.
+        description: what a reader who cannot see it must know (the numbers that matter, in a sentence or two).
+        note: what stands below it.
+        kind: what it shows.
+    """
+
+    title: str
+    draw: Callable[[], Figure]
+    description: str
+    note: str = ""
+    kind: ExhibitKind = "other"
+
+
+Exhibit: TypeAlias = TableExhibit | FigureExhibit
 
 
 @runtime_checkable
@@ -34,6 +78,16 @@ class Result(Protocol):
 
     def plot(self) -> Figure:
         """A figure that a journal would take. Needs matplotlib (the extra `report`)."""
+
+    def methods(self) -> str:
+        """What was computed, in sentences that the methods section of a paper could hold."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The papers behind the methods, as a bibliography lists them."""
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """Tables and figures in the order in which a report shows them."""
 
 
 def json_value(value: Any) -> Any:

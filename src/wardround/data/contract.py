@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from wardround.data.reading import canonical_text, clean_text
 from wardround.errors import ConfigError
+from wardround.privacy.disclosure import DisclosureRules
 
 VariableType: TypeAlias = Literal["number", "integer", "category", "boolean", "date", "text"]
 BOOLEAN_LEVELS = ("False", "True")
@@ -120,7 +121,14 @@ class Contract:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What the coordinator's half of an analysis knows before it asks anything."""
+    """What the coordinator's half of an analysis knows before it asks anything.
+
+    Attributes:
+        contract: the variables.
+        sites: the roster of the run.
+        disclosure: the rules its result must keep to.
+    """
 
     contract: Contract
     sites: tuple[str, ...]
+    disclosure: DisclosureRules = field(default_factory=DisclosureRules)

@@ -1,12 +1,39 @@
-"""Disclosure control of counts: what is shown of a number of people that is small.
+"""Disclosure rules: what may be asked of few patients, and what is shown of small counts.
 
 Pure. A count of zero tells of nobody and is shown; one from 1 to the floor less 1 could point at somebody.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 DEFAULT_MINIMUM_CELL = 5
 """Least count, other than 0, that is shown (unit: rows or people)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisclosureRules:
+    """What a study, or a hospital's policy, allows to be known.
+
+    Attributes:
+        preset: the name they go by.
+        minimum_cell: least count of people or records, other than 0, that a result shows; 1: all are shown.
+        minimum_rows_site: fewest records with which a site takes part in a sum.
+        minimum_rows_total: fewest records over all sites that a sum may be over.
+        parameters_per_row: most parameters of a model, as a part of the records it is fitted to.
+        dominance: largest part of the records that one site (in a sum) or one patient (at a site) may have.
+        rounding: base to which shown counts are rounded; 1: not at all.
+        allows_site_results: whether a result may hold what is one site's alone.
+    """
+
+    preset: str = "standard"
+    minimum_cell: int = DEFAULT_MINIMUM_CELL
+    minimum_rows_site: int = 1
+    minimum_rows_total: int = 1
+    parameters_per_row: float = 1.0
+    dominance: float = 1.0
+    rounding: int = 1
+    allows_site_results: bool = True
 
 
 def is_small(count: int, minimum_cell: int = DEFAULT_MINIMUM_CELL) -> bool:
