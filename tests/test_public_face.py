@@ -5,14 +5,16 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 import wardround
 from wardround import api
-from wardround.analytics.describe import describe
-from wardround.analytics.glm import glm
+from wardround.studies.extensions import installed_vocabulary
 
+WITHOUT_A_FACE = {"census", "quantiles"}
+"""Workflows that other analyses are made of."""
 PUBLIC = [
     "Contract",
     "Event",
@@ -61,21 +63,46 @@ def test_the_waist_imports_light():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("function", "workflow"), [(api.glm, glm), (api.describe, describe)])
-def test_a_function_takes_the_options_of_its_workflow_with_the_same_defaults(function, workflow):
-    mine = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != "federation"}
-    theirs = {p.name: p.default for p in workflow.parameters.signature.parameters.values()}
-    assert mine == theirs
-    documented = inspect.getdoc(function)
-    assert all(f"    {name}: " in documented for name in mine)
+ANALYSES = [name for name in PUBLIC if isinstance(getattr(api, name, None), FunctionType)]
+
+
+class Echo:
+    """A federation that gives the workflow back."""
+
+    def run(self, workflow):
+        return workflow
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_face_has_the_options_of_its_workflow(name):
+    face, workflow = getattr(wardround, name), installed_vocabulary().workflow(name)
+    mine = {p.name: p.default for p in inspect.signature(face).parameters.values() if p.name != "federation"}
+    assert mine == {p.name: p.default for p in workflow.parameters.signature.parameters.values()}
+    documented = inspect.getdoc(face)
+    assert documented.count("federation: ") == 1
+    assert "setting: " not in documented
+    assert all(f"    {option}: " in documented for option in mine)
+
+
+def test_every_analysis_has_a_face():
+    workflows = set(installed_vocabulary().workflows)
+    assert workflows - WITHOUT_A_FACE == set(ANALYSES)
 
 
 def test_a_function_hands_every_option_on():
-    class Federation:
-        def run(self, workflow):
-            return workflow
-
     given = {"family": "poisson", "l2": 0.5, "covariance": "cluster", "cluster": "site", "confidence": 0.9}
-    workflow = api.glm("y ~ x", Federation(), **given)
+    workflow = api.glm(Echo(), "y ~ x", **given)
     assert {name: workflow.options[name] for name in given} == given
-    assert api.describe(Federation(), by="sex", quantiles=(0.1,)).options["quantiles"] == (0.1,)
+    assert api.describe(Echo(), by="sex", quantiles=(0.1,)).options["quantiles"] == (0.1,)
+
+
+def test_a_face_is_known_to_type_checkers_by_its_options(tmp_path):
+    code = tmp_path / "use.py"
+    code.write_text(
+        "import wardround as wr\nimport pandas as pd\n"
+        "federation = wr.simulate({'North': pd.DataFrame()})\n"
+        "wr.glm(federation, 'y ~ x', l2='much')\nwr.glm(federation, 'y ~ x', family='poisson').summary()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "mypy", "--strict", str(code)], capture_output=True, text=True)
+    assert 'Argument "l2" has incompatible type' in done.stdout
+    assert "Found 1 error" in done.stdout

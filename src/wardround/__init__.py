@@ -3,7 +3,7 @@
     import wardround as wr
 
     federation = wr.simulate({"North": north, "South": south})
-    print(wr.glm("died ~ age + C(sex)", federation, family="binomial").summary())
+    print(wr.glm(federation, "died ~ age + C(sex)", family="binomial").summary())
 
 What is named here is the public face; everything else may change. A name is imported when it is first used,
 so that a part of the package does not pay for the others.

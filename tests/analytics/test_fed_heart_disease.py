@@ -75,7 +75,7 @@ def test_records_and_split_are_the_benchmarks(parts: Any) -> None:
 
 @pytest.mark.parametrize("l2", [1.0, "cross-validated"])
 def test_accuracy_is_that_of_the_centralised_model(parts: Any, l2: Any) -> None:
-    result = wr.glm(FORMULA, wr.simulate(parts["train"]), family="binomial", l2=l2)
+    result = wr.glm(wr.simulate(parts["train"]), FORMULA, family="binomial", l2=l2)
     pooled = pd.concat(parts["train"].values(), ignore_index=True)
     x = design(pooled)[columns_of(result)[1:]]
     scale = x.std(ddof=0)

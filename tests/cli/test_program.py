@@ -132,7 +132,7 @@ rng = np.random.default_rng(0)
 def hospital(n):
     return pd.DataFrame({"age": rng.integers(20, 90, n), "sex": rng.choice(["f", "m"], n), "y": rng.integers(0, 2, n)})
 federation = wr.simulate({"North": hospital(200), "South": hospital(150)})
-print(wr.glm("y ~ age + C(sex)", federation, family="binomial").summary())
+print(wr.glm(federation, "y ~ age + C(sex)", family="binomial").summary())
 print(wr.describe(federation, by="sex").summary())
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
