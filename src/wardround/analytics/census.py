@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from wardround.analytics.result import json_text, json_value
+from wardround.analytics.result import Exhibit, TableExhibit, json_text, json_value
 from wardround.data.contract import Setting
 from wardround.data.table import Table
 from wardround.sums import Contribution, Steps, ask, people, site_function, workflow
@@ -69,6 +69,20 @@ class CohortSize:
         axes.set_xlabel("number")
         axes.spines[["top", "right"]].set_visible(False)
         return figure
+
+    def methods(self) -> str:
+        """What was counted."""
+        return f"Records and patients were counted at each of {len(self.sites)} sites, and the counts were summed."
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """None: counting needs no paper."""
+        return ()
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """The two numbers, as a table."""
+        sizes = {"Records": self.num_records, "Patients": self.num_patients, "Sites": len(self.sites)}
+        return (TableExhibit(title="Size of the cohort", frame=pd.DataFrame([sizes])),)
 
 
 @workflow("census", version=1)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from wardround.analytics.group_tests import GroupTest
 from wardround.analytics.quantiles import Quantile, quantile_dict
-from wardround.analytics.result import json_text, json_value
+from wardround.analytics.result import Exhibit, json_text, json_value
 from wardround.data.contract import VariableType
 
 if TYPE_CHECKING:
@@ -205,6 +205,25 @@ class DescribeResult:
     def plot(self) -> Figure:
         """Standardised differences of each two groups ("love plot"); without groups, how much is missing."""
         return _plot_differences(self) if len(self.groups) > 1 else _plot_missing(self)
+
+    def methods(self) -> str:
+        """How the table was made, as a methods section says it."""
+        from wardround.analytics.description_exhibits import describe_methods
+
+        return describe_methods(self)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The papers behind it."""
+        from wardround.analytics.description_exhibits import describe_references
+
+        return describe_references(self)
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """Table 1 with headings for readers, and the figure."""
+        from wardround.analytics.description_exhibits import describe_exhibits
+
+        return describe_exhibits(self)
 
 
 def _axes(num_rows: int) -> tuple[Figure, Any]:

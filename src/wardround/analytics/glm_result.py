@@ -13,7 +13,7 @@ from scipy import special
 from wardround.analytics.families import FamilyName, LinkName, two_sided_p, two_sided_quantile
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.preparation import Prepared
-from wardround.analytics.result import json_text, json_value
+from wardround.analytics.result import Exhibit, json_text, json_value
 from wardround.errors import ModelError
 
 if TYPE_CHECKING:
@@ -229,6 +229,31 @@ class GLMResult:
         from wardround.analytics.forest_plot import forest_plot
 
         return forest_plot(self)
+
+    def methods(self) -> str:
+        """How the model was fitted, as a methods section says it."""
+        from wardround.analytics.glm_exhibits import glm_methods
+
+        return glm_methods(self)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The papers behind it."""
+        from wardround.analytics.glm_exhibits import glm_references
+
+        return glm_references(self)
+
+    def headlines(self) -> tuple[str, ...]:
+        """The coefficients that differ from zero most clearly, in a sentence."""
+        from wardround.analytics.glm_exhibits import glm_headlines
+
+        return glm_headlines(self)
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """The forest plot, the coefficients, tests of whole terms, the fit."""
+        from wardround.analytics.glm_exhibits import glm_exhibits
+
+        return glm_exhibits(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ from wardround.analytics.brackets import (
     count_in_bins,
 )
 from wardround.analytics.grouping import group_codes, named_levels, present_by_group
-from wardround.analytics.result import json_text, json_value
+from wardround.analytics.result import Exhibit, json_text, json_value
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting
 from wardround.data.table import Table
@@ -384,6 +384,25 @@ class QuantilesResult:
         axes.invert_yaxis()
         axes.set_xlabel("quantile / largest quantile of the row")
         return figure
+
+    def methods(self) -> str:
+        """How the quantiles were found, as a methods section says it."""
+        from wardround.analytics.quantiles_exhibits import quantiles_methods
+
+        return quantiles_methods(self)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The papers behind them."""
+        from wardround.analytics.quantiles_exhibits import QUANTILES_REFERENCES
+
+        return QUANTILES_REFERENCES
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """The quantiles, one row a variable and group, and the figure."""
+        from wardround.analytics.quantiles_exhibits import quantiles_exhibits
+
+        return quantiles_exhibits(self)
 
 
 def quantile_dict(quantile: Quantile) -> dict[str, Any]:

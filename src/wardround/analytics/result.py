@@ -80,7 +80,11 @@ class Result(Protocol):
         """A figure that a journal would take. Needs matplotlib (the extra `report`)."""
 
     def methods(self) -> str:
-        """What was computed, in sentences that the methods section of a paper could hold."""
+        """What was computed, in sentences that the methods section of a paper could hold.
+
+        A paper is cited as "(Cox 1972)" or "(Hyndman and Fan 1996)": a report puts the number of the reference there
+        that begins with that name and holds that year.
+        """
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -88,6 +92,14 @@ class Result(Protocol):
 
     def exhibits(self) -> tuple[Exhibit, ...]:
         """Tables and figures in the order in which a report shows them."""
+
+
+@runtime_checkable
+class Headlined(Protocol):
+    """A result that tells its main findings in words; of others, a report takes the first figure's description."""
+
+    def headlines(self) -> tuple[str, ...]:
+        """The main findings, a sentence each."""
 
 
 def json_value(value: Any) -> Any:
