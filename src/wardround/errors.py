@@ -16,6 +16,7 @@
     ├── QuorumError              too few sites answered an ask
     ├── PrivacyError             a privacy rule refuses; never retried
     ├── PolicyError              a site's policy refuses; never retried
+    │   └── DisclosureError      a disclosure rule refuses; names the rule
     ├── TransportError           the network failed; may be retried
     └── StoreError               a file or database of ours cannot be read or written
 
@@ -96,6 +97,22 @@ class PrivacyError(WardroundError):
 
 class PolicyError(WardroundError):
     """A site's policy refuses; never retried."""
+
+
+class DisclosureError(PolicyError):
+    """A disclosure rule refuses. The message names the rule and its floor, and never a count that it hides.
+
+    Attributes:
+        rule: the rule's name, as `DisclosureRules` has it.
+        reason: what it refuses and what to do, without the site.
+        site: who refuses; None where the coordinator does.
+    """
+
+    def __init__(self, rule: str, reason: str, *, site: str | None = None) -> None:
+        super().__init__(f"disclosure rule {rule}" + (f" of site {site!r}" if site else "") + f": {reason}")
+        self.rule = rule
+        self.reason = reason
+        self.site = site
 
 
 class TransportError(WardroundError):

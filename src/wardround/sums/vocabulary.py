@@ -42,6 +42,22 @@ def _summary(function: Callable[..., Any]) -> str:
     return " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disclosed:
+    """What disclosure rules must know of an answer, from the ask's arguments.
+
+    Attributes:
+        parameters: number of model parameters that the answer is about; None: it is about no model.
+        per_site: whether the answer's total tells what is one site's alone.
+        rows: called with the site's data and the arguments, the number of records that the answer is over; None:
+            all of the site's (`data.num_records`).
+    """
+
+    parameters: Callable[..., int] | None = None
+    per_site: bool | Callable[..., bool] = False
+    rows: Callable[..., int] | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteFunction(Generic[P, C]):
     """The half of an analysis that runs inside a hospital: pure, named, versioned."""
@@ -53,6 +69,7 @@ class SiteFunction(Generic[P, C]):
     parameters: Parameters
     symbols: Callable[..., Symbols] | None
     is_stateful: bool
+    disclosed: Disclosed = Disclosed()
 
     @property
     def function_id(self) -> str:
@@ -68,6 +85,22 @@ class SiteFunction(Generic[P, C]):
         """The layout that this function's contribution to an ask with these arguments must have."""
         symbols: Symbols = self.symbols(**arguments) if self.symbols else {}
         return layout_of(self.contribution, symbols)
+
+    def num_parameters(self, arguments: Mapping[str, Any]) -> int:
+        """How many parameters the model has that an answer to these arguments is about; 0: it is about no model."""
+        return 0 if self.disclosed.parameters is None else self.disclosed.parameters(**arguments)
+
+    def is_per_site(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the total of the answers to these arguments tells what is one site's alone."""
+        per_site = self.disclosed.per_site
+        return per_site if isinstance(per_site, bool) else per_site(**arguments)
+
+    def num_rows(self, data: Any, arguments: Mapping[str, Any]) -> int | None:
+        """How many records of these data an answer to these arguments is over; None where the data do not tell."""
+        if self.disclosed.rows is not None:
+            return self.disclosed.rows(data, **arguments)
+        num_records: int | None = getattr(data, "num_records", None)
+        return num_records
 
     def compute(
         self, data: Any, arguments: Mapping[str, Any], state: Any, rng: np.random.Generator | None
@@ -89,7 +122,13 @@ class SiteFunction(Generic[P, C]):
 
 
 def site_function(
-    name: str, *, version: int, symbols: Callable[..., Symbols] | None = None
+    name: str,
+    *,
+    version: int,
+    symbols: Callable[..., Symbols] | None = None,
+    parameters: Callable[..., int] | None = None,
+    per_site: bool | Callable[..., bool] = False,
+    rows: Callable[..., int] | None = None,
 ) -> Callable[[Callable[Concatenate[D, P], C]], SiteFunction[P, C]]:
     """Make a pure function `(data, ...) -> Contribution` part of the vocabulary.
 
@@ -98,33 +137,51 @@ def site_function(
         version: raised whenever the numbers it returns may differ.
         symbols: called with the ask's arguments, gives the values of the names in the contribution's
             declarations (sizes, clip norms, bits), at the site and at the coordinator alike.
+        parameters: called with the ask's arguments, gives the number of parameters of the model that the answer is
+            about. Disclosure rules limit it by the number of records.
+        per_site: whether the total tells what is one site's alone; a callable is given the ask's arguments.
+        rows: called with the site's data and the ask's arguments, gives the number of records that the answer is
+            over (the complete ones, say); None: all records of the site.
     """
+    disclosed = Disclosed(parameters=parameters, per_site=per_site, rows=rows)
 
     def register(function: Callable[Concatenate[D, P], C]) -> SiteFunction[P, C]:
-        return _make(name, version, function, symbols, num_given=1)
+        return _make(name, version, function, symbols, disclosed, num_given=1)
 
     return register
 
 
 def stateful_site_function(
-    name: str, *, version: int, symbols: Callable[..., Symbols] | None = None
+    name: str,
+    *,
+    version: int,
+    symbols: Callable[..., Symbols] | None = None,
+    parameters: Callable[..., int] | None = None,
+    per_site: bool | Callable[..., bool] = False,
+    rows: Callable[..., int] | None = None,
 ) -> Callable[[Callable[Concatenate[D, S | None, np.random.Generator, P], tuple[C, S]]], SiteFunction[P, C]]:
     """Like `site_function`, for `(data, state, rng, ...) -> (contribution, state)`.
 
     The agent keeps the state between the rounds of a run (None in the first) and passes a generator in,
     so that the function itself stays pure. Functions whose names share their first part share the state.
     """
+    disclosed = Disclosed(parameters=parameters, per_site=per_site, rows=rows)
 
     def register(
         function: Callable[Concatenate[D, S | None, np.random.Generator, P], tuple[C, S]],
     ) -> SiteFunction[P, C]:
-        return _make(name, version, function, symbols, num_given=3)
+        return _make(name, version, function, symbols, disclosed, num_given=3)
 
     return register
 
 
 def _make(
-    name: str, version: int, function: Callable[..., Any], symbols: Callable[..., Symbols] | None, num_given: int
+    name: str,
+    version: int,
+    function: Callable[..., Any],
+    symbols: Callable[..., Symbols] | None,
+    disclosed: Disclosed,
+    num_given: int,
 ) -> SiteFunction[Any, Any]:
     _check_name(name, version)
     returned = typing.get_type_hints(function).get("return")
@@ -133,7 +190,7 @@ def _make(
     if not (isinstance(contribution, type) and issubclass(contribution, Contribution)):
         raise TypeError(f"{name}: annotate the return type with its Contribution")
     parameters = Parameters.of(function, num_given)
-    return SiteFunction(name, version, function, contribution, parameters, symbols, is_stateful)
+    return SiteFunction(name, version, function, contribution, parameters, symbols, is_stateful, disclosed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
