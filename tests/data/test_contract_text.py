@@ -32,6 +32,7 @@ levels = ["AB", 0, "A", "B"]
 [variables.weight]
 type = "number"
 range = [0.5, inf]
+resolution = 0.25
 """
 
 
@@ -47,6 +48,7 @@ def test_reads_what_is_written():
     assert admitted.range == (day_of("2014-01-01"), day_of("2015-12-31"))
     assert group.levels == ("AB", "0", "A", "B")
     assert weight.range == (0.5, math.inf)
+    assert (weight.resolution, age.resolution) == (0.25, None)
     assert parse_contract(contract_text(contract, ("a note\nof two lines",))) == contract
 
 
@@ -61,6 +63,10 @@ def test_reads_what_is_written():
         ("[variables.age]\ntype='number'\nrnage=[0,1]", "variables.age.rnage: unknown key; did you mean 'range'?"),
         ("[variables.age]\nunit='a'", "variables.age.type: missing"),
         ("[variables.age]\ntype='nmber'", "variables.age.type"),
+        ("[variables.age]\ntype='number'\nresolution=0", "resolution must be greater than 0, got 0"),
+        ("[variables.age]\ntype='number'\nresolution=inf", "resolution must be greater than 0, got inf"),
+        ("[variables.age]\ntype='date'\nresolution=1", "a date has no resolution"),
+        ("[variables.age]\ntype='number'\nresolution='1'", "variables.age.resolution"),
         ("[variables.age]\ntype='number'\nrange=[0]", "variables.age.range: must be [least, greatest], got 1 values"),
         ("[variables.age]\ntype='number'\nrange=[1,0]", "range must be [least, greatest]"),
         ("[variables.age]\ntype='number'\nrange=[0,nan]", "variables.age.range: a bound must not be nan"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class Variable:
         levels: a category's levels in order; the first is the reference.
         missing: codes that stand for a missing value, beside the empty cell.
         is_required: whether a missing value breaks the contract.
+        resolution: distance of the points on which times lie in an analysis of survival, in that unit; None: one
+            day where the unit says how long that is, 1 for integers.
         description: what it is, for people.
     """
 
@@ -38,6 +41,7 @@ class Variable:
     levels: tuple[str, ...] | None = None
     missing: tuple[str | float, ...] = ()
     is_required: bool = False
+    resolution: float | None = None
     description: str | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +62,7 @@ class Variable:
                 raise ConfigError(f"{where}: a {self.type} has no range")
             if not self.range[0] <= self.range[1]:
                 raise ConfigError(f"{where}: range must be [least, greatest], got {list(self.range)}")
+        _check_resolution(self.resolution, self.type, where)
 
     @property
     def is_numeric(self) -> bool:
@@ -68,6 +73,15 @@ class Variable:
     def category_levels(self) -> tuple[str, ...] | None:
         """Levels of a category or a boolean; None for other types."""
         return BOOLEAN_LEVELS if self.type == "boolean" else self.levels
+
+
+def _check_resolution(resolution: float | None, type_: str, where: str) -> None:
+    if resolution is None:
+        return
+    if type_ not in ("number", "integer"):
+        raise ConfigError(f"{where}: a {type_} has no resolution; only a number or an integer has one")
+    if not 0 < resolution < math.inf:
+        raise ConfigError(f"{where}: resolution must be greater than 0, got {resolution}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,11 @@
     missing = [-9, "unknown"]              # beside the empty cell
     required = true
 
+    [variables.survival]
+    type = "number"
+    unit = "years"
+    resolution = 0.01                      # optional: grid of times in analyses of survival; else one day
+
     [variables."Blood group"]
     type = "category"
     levels = ["0", "A", "B", "AB"]         # the first is the reference
@@ -74,6 +79,7 @@ class _Fields(TypedDict):
     levels: NotRequired[Annotated[list[str | int | float], Field(min_length=1, max_length=MAX_LEVELS)]]
     missing: NotRequired[Annotated[list[str | int | float], Field(max_length=MAX_MISSING_CODES)]]
     required: NotRequired[bool]
+    resolution: NotRequired[float]
     description: NotRequired[_Description]
 
 
@@ -180,6 +186,7 @@ def _variable(given_name: str, given: Any) -> Variable:
         levels=levels,
         missing=tuple(clean_text(code) if isinstance(code, str) else _float(code, where) for code in missing),
         is_required=fields.get("required", False),
+        resolution=_float(fields["resolution"], where) if "resolution" in fields else None,
         description=fields.get("description"),
     )
 
@@ -225,6 +232,7 @@ def _to_fields(variable: Variable) -> dict[str, Any]:
         "levels": list(variable.levels) if variable.levels else None,
         "missing": [code if isinstance(code, str) else _whole(code) for code in variable.missing] or None,
         "required": variable.is_required or None,
+        "resolution": None if variable.resolution is None else _whole(variable.resolution),
         "description": variable.description,
     }
     return {key: value for key, value in fields.items() if value is not None}

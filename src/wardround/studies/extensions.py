@@ -24,6 +24,7 @@ BUILT_IN = (
     "wardround.analytics.moments",
     "wardround.analytics.preparation",
     "wardround.analytics.quantiles",
+    "wardround.analytics.survival_time",
 )
 """Modules of this package that define site functions and workflows."""
 
