@@ -13,13 +13,17 @@ import numpy as np
 from wardround.engines.record import RunRecord, replay
 from wardround.engines.record_file import load_record
 from wardround.engines.simulation import HasSites, Progress, Run, Simulation
-from wardround.errors import ConfigError, LocalProtocolError, WardroundError
+from wardround.errors import ConfigError, DisclosureError, LocalProtocolError, WardroundError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.sums import Ask, Total, Vocabulary, Workflow
 from wardround.sums.accumulator import Accumulator
 from wardround.sums.message import pack_ask, pack_total, unpack_ask, unpack_total
 from wardround.testing.fingerprint import fingerprint
+from wardround.testing.small_counts import shown_small_counts
 
 R = TypeVar("R")
+_FLOORS = (7, 1_000_000)
+# Some counts are hidden, then all of them.
 
 
 class _CrashError(Exception):
@@ -54,6 +58,9 @@ def check_workflow(
         resume_is_equal: a run that crashed after a round and was resumed, from memory or from its file, gives
             the same result.
         arguments_are_validated: no option and no argument of a site function accepts just anything.
+        hides_small_counts: under rules that hide counts, none from 1 to the floor less 1 is in `to_dict` (fields
+            `num_...`, but for those of `small_counts.NOT_PEOPLE`), and the result still prints. Needs a setting with
+            `disclosure`; a workflow that refuses by a `DisclosureError` or `ConfigError` shows nothing.
     """
     before = {site: fingerprint(data) for site, data in sites.items()}
     simulation = Simulation(sites, setting, seed=seed)
@@ -66,6 +73,7 @@ def check_workflow(
     _check_replay(workflow, setting, run)
     _check_resume(workflow, simulation, run, sites, seed, max_crashes)
     _check_arguments(workflow, run.record)
+    _check_small_counts(workflow, sites, setting, seed)
     return run.result
 
 
@@ -187,6 +195,27 @@ def _after_crash(workflow: Workflow[R], setting: HasSites, sites: Mapping[str, A
             number = -1
         record = load_record(path, Vocabulary(asked, {workflow.name: workflow.type}))
         return simulation.record(workflow, resume=record, save_to=path).result
+
+
+def _check_small_counts(workflow: Workflow[Any], sites: Mapping[str, Any], setting: HasSites, seed: int) -> None:
+    rules = getattr(setting, "disclosure", None)
+    if not isinstance(rules, DisclosureRules):
+        return
+    for minimum_cell in _FLOORS:
+        hiding: Any = dataclasses.replace(setting, disclosure=dataclasses.replace(rules, minimum_cell=minimum_cell))  # type: ignore[type-var]
+        try:
+            result = Simulation(sites, hiding, seed=seed).run(workflow)
+        except (DisclosureError, ConfigError):
+            continue
+        if not hasattr(result, "to_dict"):
+            continue
+        for what, text in (("summary", result.summary()), ("to_json", result.to_json())):
+            if not isinstance(text, str):
+                _broken("hides_small_counts", f"{what} is no text where counts below {minimum_cell} are hidden")
+        result.to_frame()
+        shown = shown_small_counts(result.to_dict(), minimum_cell)
+        if shown:
+            _broken("hides_small_counts", f"counts below {minimum_cell} are to be hidden, and are shown: {shown[:5]}")
 
 
 def _check_arguments(workflow: Workflow[Any], record: RunRecord) -> None:
