@@ -69,7 +69,7 @@ def finish(
     family = FAMILIES[model.family]
     log_likelihood = null_deviance = 0.0
     meat = Meat(design.num_columns)
-    groups = _clusters(data, cluster) if covariance == "cluster" else None
+    groups = cluster_numbers(data, cluster) if covariance == "cluster" else None
     for block in evaluate_blocks(data, design, frame, order=groups):
         eta = block.x @ coefficients + block.offset
         mu = mean_of(model.link, model.family, eta)
@@ -149,8 +149,11 @@ def _leverage_factor(block: Block, model: Model, eta: Values, mu: Values, bread:
     return factor
 
 
-def _clusters(data: Table, cluster: str) -> NDArray[np.int64]:
-    """Number of each record's cluster; clusters lie within sites."""
+def cluster_numbers(data: Table, cluster: str) -> NDArray[np.int64]:
+    """Number of each record's cluster ("patient", "site", or a variable's values), shape (num_records,).
+
+    Clusters lie within sites: records of one value at two sites are two clusters.
+    """
     if cluster == "site":
         return np.zeros(data.num_records, np.int64)
     if cluster == "patient":

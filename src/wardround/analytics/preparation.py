@@ -261,7 +261,7 @@ def _outcome(plan: FormulaPlan) -> tuple[Feature, str]:
 
 def _frame(plan: FormulaPlan, outcome: Feature, extras: Extras, setting: Setting) -> Frame:
     contract = setting.contract
-    used = dict.fromkeys(name for factor in (plan.outcome, *plan.factors) for name in _variables(factor))
+    used = dict.fromkeys(formula_variables(plan))
     if extras.offset is not None:
         plan_expression(extras.offset, contract, "offset")
         used |= dict.fromkeys(parse_expression(extras.offset).variables)
@@ -279,6 +279,11 @@ def _frame(plan: FormulaPlan, outcome: Feature, extras: Extras, setting: Setting
         variance_weights=extras.variance_weights,
         required=tuple(used),
     )
+
+
+def formula_variables(plan: FormulaPlan) -> tuple[str, ...]:
+    """The variables that a formula names, the outcome's first."""
+    return tuple(dict.fromkeys(name for factor in (plan.outcome, *plan.factors) for name in _variables(factor)))
 
 
 def _variables(factor: FormulaFactor) -> tuple[str, ...]:
@@ -484,4 +489,14 @@ def _standardise(
     return design, mean, second.outcome_spread / second.weight
 
 
-__all__ = ["Block", "Extras", "Prepared", "Term", "census", "column_sums", "expression_sums", "prepare"]
+__all__ = [
+    "Block",
+    "Extras",
+    "Prepared",
+    "Term",
+    "census",
+    "column_sums",
+    "expression_sums",
+    "formula_variables",
+    "prepare",
+]
