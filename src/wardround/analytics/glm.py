@@ -134,7 +134,7 @@ def _attempt(setting: Setting, options: _Options) -> Steps[GLMResult]:
     """Prepare, fit and finish, over one set of sites."""
     model = options.model
     prepared = yield from prepare(setting, options.formula, options.extras)
-    prepared, units = _in_own_units(prepared, model)
+    prepared, units = in_own_units(prepared, model)
     first = yield from ask(first_terms, prepared.design, prepared.frame, model, prepared.outcome_mean)
     prepared, dropped, first_sum = _full_rank(prepared, first.sum, options)
     unit = (yield from penalty_unit(prepared, options.l2, options.l2_scale)) * units.penalty
@@ -182,7 +182,7 @@ def _attempt(setting: Setting, options: _Options) -> Steps[GLMResult]:
     )
 
 
-def _in_own_units(prepared: Prepared, model: Model) -> tuple[Prepared, Units]:
+def in_own_units(prepared: Prepared, model: Model) -> tuple[Prepared, Units]:
     """The outcome in a unit of its own size, a power of two, so that its sums keep their digits.
 
     Raises:
@@ -302,4 +302,14 @@ def _likelihood_ratios(prepared: Prepared, model: Model, fit: Fit) -> Steps[dict
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.
-__all__ = ["Covariance", "finish", "first_terms", "fold_terms", "glm", "separated", "square_sums", "terms"]
+__all__ = [
+    "Covariance",
+    "finish",
+    "first_terms",
+    "fold_terms",
+    "glm",
+    "in_own_units",
+    "separated",
+    "square_sums",
+    "terms",
+]

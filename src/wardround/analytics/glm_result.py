@@ -328,7 +328,7 @@ def _likelihood_ratio(name: str, growth: float, df: int, family: str, dispersion
     return HypothesisTest(term=name, test="likelihood_ratio", statistic=statistic, df=df, p_value=p)
 
 
-def _unstandardise(prepared: Prepared) -> Values:
+def unstandardise(prepared: Prepared) -> Values:
     """Matrix that turns standardised coefficients into those of the raw columns, shape (num_columns, num_columns)."""
     design = prepared.design
     matrix = np.diag(1 / design.scale)
@@ -444,7 +444,7 @@ def summarise(
     num_records, p = sums.num_rows, len(names)
     df_residual = num_records - p
     df = df_residual if use_t else None
-    raw = _unstandardise(prepared) / units.predictor
+    raw = unstandardise(prepared) / units.predictor
     log_likelihood = finish.log_likelihood - num_records * float(np.log(units.outcome))
     if dispersion == 0:  # a perfect fit
         log_likelihood = float("inf")
@@ -488,4 +488,4 @@ def summarise(
     )
 
 
-__all__ = ["Coefficient", "GLMResult", "HypothesisTest", "PenaltyScore", "Units", "summarise"]
+__all__ = ["Coefficient", "GLMResult", "HypothesisTest", "PenaltyScore", "Units", "summarise", "unstandardise"]
