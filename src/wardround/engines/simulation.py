@@ -20,7 +20,10 @@ import numpy as np
 
 from wardround.engines.record import Playback, Round, RunRecord, checked_step
 from wardround.engines.record_file import RecordFile
-from wardround.errors import LocalProtocolError, QuorumError, SiteError, WardroundError
+from wardround.engines.site_gates import SiteGates, without_frames
+from wardround.errors import DisclosureError, LocalProtocolError, QuorumError, SiteError, WardroundError
+from wardround.privacy.disclosure import PRESETS, DisclosureRules, rules_of
+from wardround.privacy.disclosure_gate import is_refusal
 from wardround.sums import Ask, SiteFunction, Snapshot, Total, Workflow
 from wardround.sums.accumulator import Accumulator, encoded_bytes
 from wardround.sums.codec import check_num_sites
@@ -31,6 +34,8 @@ R = TypeVar("R")
 Behaviour: TypeAlias = Literal["drops_before", "drops_after", "lags", "garbage"]
 States: TypeAlias = dict[tuple[str, str], Any]
 """What sites remember, by site and the first part of the function's name."""
+Absence: TypeAlias = SiteError | DisclosureError | str
+"""Why a site is not in a sum."""
 
 DEFAULT_DEADLINE_SECONDS = 60.0
 """Virtual time after which a lagging site is left out of a round (unit: seconds)."""
@@ -129,12 +134,14 @@ class Run(Generic[R]):
 class _Memory:
     """What the sites remember of a run, as of a round.
 
-    `is_lost` where a run goes on from a snapshot and what sites remembered before that is not here.
+    `is_lost` where a run goes on from a snapshot and what sites remembered before that is not here. A site that
+    a disclosure rule kept out of a sum is in `refused`: it stays out of the run, so that all sums are over the same.
     """
 
     states: States = field(default_factory=dict, repr=False)
     number: int = 0
     is_lost: bool = False
+    refused: dict[str, Absence] = field(default_factory=dict)
 
 
 class _Journal:
@@ -180,7 +187,8 @@ class Simulation:
 
     Args:
         sites: each site's data, as its site functions take them.
-        setting: what workflows are given; it must name the same sites.
+        setting: what workflows are given; it must name the same sites. Where it has `disclosure`, workflows are
+            given the strictest of the study's and all sites' rules there.
         seed: of the sites' random generators.
         minimum_sites: fewest sites that a total may be over; None: every site must answer.
         script: events at the sites.
@@ -188,6 +196,9 @@ class Simulation:
         progress: called after every round.
         shows_site_errors: chain a failing site function's own exception to the `SiteError`. It may hold
             patients' values: only for data that are yours to see.
+        disclosure: the study's disclosure rules, or a preset's name; None: those of the setting, or none at all where
+            it has none.
+        site_disclosure: by site that has some, its own rules; they can only tighten the study's.
 
     Guarantees:
         deterministic_for_a_seed: equal inputs give equal totals, bit for bit.
@@ -195,6 +206,8 @@ class Simulation:
         quorum_holds: no total is over fewer than `minimum_sites` sites.
         resumed_run_equals_uninterrupted: a run that ended early and is resumed from its record, here or in
             another object with the same sites and seed, gives the result it would have given.
+        who_refuses_stays_out: a site that a disclosure rule keeps out of a sum is in no later one of the run,
+            resumed or not.
     """
 
     def __init__(
@@ -208,6 +221,8 @@ class Simulation:
         deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         progress: Callable[[Progress], None] | None = None,
         shows_site_errors: bool = False,
+        disclosure: DisclosureRules | str | None = None,
+        site_disclosure: Mapping[str, DisclosureRules | str] = MappingProxyType({}),
     ) -> None:
         if not sites:
             raise ValueError("sites must name at least one site")
@@ -222,7 +237,8 @@ class Simulation:
             raise ValueError(f"seed must be >= 0, got seed={seed}")
         check_num_sites(len(sites))
         self._data = MappingProxyType(dict(sites))
-        self.setting = setting
+        self._gates = SiteGates(self._data, _study_rules(disclosure, setting), site_disclosure)
+        self.setting = _with_rules(setting, self._gates.effective)
         self.seed = seed
         self.minimum_sites = len(sites) if minimum_sites is None else minimum_sites
         self._script = _Script(script, deadline_seconds)
@@ -234,6 +250,11 @@ class Simulation:
     def sites(self) -> tuple[str, ...]:
         """Names of the sites, in order."""
         return tuple(self._data)
+
+    @property
+    def disclosure(self) -> DisclosureRules:
+        """The rules that results keep to: the study's and all sites' together."""
+        return self._gates.effective
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -255,6 +276,7 @@ class Simulation:
             save_to: file that holds the record from round to round, so that a crash loses nothing.
 
         Raises:
+            DisclosureError: a disclosure rule refuses a sum, or keeps a site out and too few are left.
             SiteError: a site function failed, and too few sites were left to go on without the site.
             QuorumError: fewer than `minimum_sites` sites answered.
             LocalProtocolError: `resume` is of another workflow, or needs site state from before its snapshot
@@ -295,7 +317,8 @@ class Simulation:
         memory = self._unfinished.get(record.run_id)
         if memory is None or memory.number != last_round:
             forgotten = record.rounds_before_snapshot
-            memory = _Memory(number=forgotten, is_lost=forgotten > 0)
+            told = {site: reason for r in record.rounds for site, reason in r.failures.items() if is_refusal(reason)}
+            memory = _Memory(number=forgotten, is_lost=forgotten > 0, refused=dict(told))
             self._unfinished[record.run_id] = memory
         return memory
 
@@ -320,28 +343,44 @@ class Simulation:
         if ask.function.is_stateful:
             _check_memory(memory, ask.function.function_id)
         accumulator = Accumulator(ask.layout, len(self._data))
-        answered: list[str] = []
-        failures: dict[str, SiteError | str] = {}
+        failures = self._absences(ask, number, memory)
         new_states: States = {}
         for index, site in enumerate(self._data):
-            reason: SiteError | str | None = self._script.absence(site, number)
-            if reason is None:
+            if site not in failures:
                 reason = self._add_answer(ask, accumulator, site, number, index, memory.states, new_states)
-            if reason is None:
-                answered.append(site)
-            else:
-                failures[site] = reason
+                if reason is not None:
+                    failures[site] = reason
+        answered = [site for site in self._data if site not in failures]
+        memory.refused |= {site: reason for site, reason in failures.items() if isinstance(reason, DisclosureError)}
         self._check_quorum(ask, number, answered, failures)
+        self._gates.check_total(ask, answered)
         memory.states.update(new_states)
         memory.number = number
         return Round(
             number=number,
             ask=ask,
             total=Total(accumulator.total(), tuple(answered)),
-            failures={site: str(reason) for site, reason in failures.items()},
+            failures={site: str(failures[site]) for site in self._data if site in failures},
             bytes_up=encoded_bytes(accumulator.layout, len(self._data)),
             seconds=time.perf_counter() - begin,
         )
+
+    def _absences(self, ask: Ask[Any], number: int, memory: _Memory) -> dict[str, Absence]:
+        """Who is not in a round before anybody has computed anything, and why."""
+        absences: dict[str, Absence] = {}
+        for site in self._data:
+            reason = memory.refused.get(site) or self._script.absence(site, number) or self._refusal(ask, site)
+            if reason is not None:
+                absences[site] = reason
+        present = [site for site in self._data if site not in absences]
+        return {**absences, **self._gates.refused_shares(ask, present)}
+
+    def _refusal(self, ask: Ask[Any], site: str) -> SiteError | DisclosureError | None:
+        try:
+            self._gates.check_ask(ask, site)
+        except Exception as error:
+            return self._site_error(error, site, ask.function.function_id)
+        return None
 
     def _rng(self, number: int, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, index])
@@ -355,7 +394,7 @@ class Simulation:
         index: int,
         states: States,
         new_states: States,
-    ) -> SiteError | None:
+    ) -> SiteError | DisclosureError | None:
         """Add what one site sends; on failure add nothing, and return the error.
 
         It is returned and raised elsewhere, so that neither its context nor its frames hold the site's values.
@@ -369,6 +408,7 @@ class Simulation:
                 contribution, state = garbage.garbage, states.get(key)
             else:
                 contribution, state = function.compute(self._data[site], ask.arguments, states.get(key), rng)
+                self._gates.check_answer(contribution, site)
             accumulator.add_flat(layout.flatten(contribution), rng)
         except Exception as error:
             return self._site_error(error, site, function.function_id)
@@ -376,7 +416,9 @@ class Simulation:
             new_states[key] = state
         return None
 
-    def _site_error(self, error: Exception, site: str, function_id: str) -> SiteError:
+    def _site_error(self, error: Exception, site: str, function_id: str) -> SiteError | DisclosureError:
+        if isinstance(error, DisclosureError):
+            return without_frames(error)
         if isinstance(error, WardroundError):  # ours name fields and columns, never values
             what = str(error)
         else:
@@ -386,19 +428,30 @@ class Simulation:
         failure.__cause__ = error if self._shows_site_errors else None
         return failure
 
-    def _check_quorum(
-        self, ask: Ask[Any], number: int, answered: list[str], failures: Mapping[str, SiteError | str]
-    ) -> None:
+    def _check_quorum(self, ask: Ask[Any], number: int, answered: list[str], failures: Mapping[str, Absence]) -> None:
         if len(answered) >= self.minimum_sites:
             return
         for reason in failures.values():
-            if isinstance(reason, SiteError):
+            if isinstance(reason, SiteError | DisclosureError):
                 raise reason
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
         raise QuorumError(
             f"round {number} ({ask.function.function_id}): {len(answered)} of {len(self._data)} sites answered, "
             f"at least {self.minimum_sites} must ({reasons})"
         )
+
+
+def _study_rules(disclosure: DisclosureRules | str | None, setting: HasSites) -> DisclosureRules:
+    if disclosure is None:
+        return getattr(setting, "disclosure", PRESETS["none"])
+    return rules_of(disclosure)
+
+
+def _with_rules(setting: Any, rules: DisclosureRules) -> Any:
+    """The setting with these rules; as it is where it has none."""
+    if getattr(setting, "disclosure", rules) == rules:
+        return setting
+    return dataclasses.replace(setting, disclosure=rules)
 
 
 def _state_key(site: str, function: SiteFunction[..., Any]) -> tuple[str, str]:
