@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from wardround.engines.simulated_hospitals import simulate, simulate_folder
     from wardround.engines.simulation import Event, Simulation
     from wardround.errors import WardroundError
+    from wardround.privacy.disclosure import DisclosureRules
 
 __all__ = [
     "Contract",
+    "DisclosureRules",
     "Event",
     "Simulation",
     "Variable",
@@ -38,6 +40,7 @@ __all__ = [
 
 _MODULES = {
     "Contract": "wardround.data.contract",
+    "DisclosureRules": "wardround.privacy.disclosure",
     "Event": "wardround.engines.simulation",
     "Simulation": "wardround.engines.simulation",
     "Variable": "wardround.data.contract",

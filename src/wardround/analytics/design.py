@@ -147,6 +147,22 @@ class Design:
             raise ValueError("center must be finite, scale finite and greater than 0")
 
 
+def num_parameters(design: Design, **_: Any) -> int:
+    """Coefficients of a model with this design, as `site_function` declares them."""
+    return design.num_columns
+
+
+def tells_of_one_site(design: Design, frame: Frame, **_: Any) -> bool:
+    """Whether sums over this design tell what is one site's alone: a column or the outcome marks a site."""
+    features = (frame.outcome, *(feature for column in design.columns for feature in column.features))
+    return any(isinstance(feature, AtSite) for feature in features)
+
+
+def num_complete_rows(data: Table, frame: Frame, **_: Any) -> int:
+    """Records that sums over this frame are over."""
+    return len(complete_rows(data, frame.required))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Some complete rows of a site's table, evaluated.

@@ -12,7 +12,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Block, Design, Frame, evaluate_blocks
+from wardround.analytics.design import (
+    Block,
+    Design,
+    Frame,
+    evaluate_blocks,
+    num_complete_rows,
+    num_parameters,
+    tells_of_one_site,
+)
 from wardround.analytics.families import FAMILIES, LINKS, mean_of
 from wardround.analytics.glm_sums import Model, check_columns, sizes
 from wardround.analytics.linear import pack_symmetric
@@ -33,7 +41,14 @@ class Finish(Contribution):
     num_clusters: int = people()
 
 
-@site_function("glm.finish", version=1, symbols=sizes)
+@site_function(
+    "glm.finish",
+    version=1,
+    symbols=sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def finish(
     data: Table,
     design: Design,

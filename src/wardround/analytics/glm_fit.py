@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Design, Frame, evaluate_blocks
+from wardround.analytics.design import (
+    Design,
+    Frame,
+    evaluate_blocks,
+    num_complete_rows,
+    num_parameters,
+    tells_of_one_site,
+)
 from wardround.analytics.families import LINKS
 from wardround.analytics.glm_sums import Model, Terms, check_columns, terms
 from wardround.analytics.linear import solve_symmetric, unpack_symmetric
@@ -141,7 +148,13 @@ class Separated(Contribution):
     num_separated: int = people()
 
 
-@site_function("glm.separated", version=1)
+@site_function(
+    "glm.separated",
+    version=1,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def separated(data: Table, design: Design, frame: Frame, model: Model, direction: Array, tolerance: float) -> Separated:
     """Whether going along `direction` for ever improves the fit of every record that has a weight.
 

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import AtSite, Block, Column, Design, Frame, evaluate_blocks
+from wardround.analytics.design import (
+    AtSite,
+    Block,
+    Column,
+    Design,
+    Frame,
+    evaluate_blocks,
+    num_complete_rows,
+    num_parameters,
+    tells_of_one_site,
+)
 from wardround.analytics.glm_fit import MAX_ITERATIONS, overall_mean_coefficients
 from wardround.analytics.glm_result import PenaltyScore
 from wardround.analytics.glm_sums import Model, check_columns, sizes, terms_at
@@ -39,7 +49,14 @@ class SquareSums(Contribution):
     num_rows: int = people()
 
 
-@site_function("glm.square_sums", version=1, symbols=sizes)
+@site_function(
+    "glm.square_sums",
+    version=1,
+    symbols=sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def square_sums(data: Table, design: Design, frame: Frame) -> SquareSums:
     """Sums of squares of the design's columns, as they are standardised."""
     squares, num_rows = np.zeros(design.num_columns), 0
@@ -112,7 +129,14 @@ def fold_of(patient_index: NDArray[np.int64], num_folds: int, site: str) -> NDAr
     return ((z ^ (z >> np.uint64(31))) % np.uint64(num_folds)).astype(np.int64)
 
 
-@site_function("glm.fold_terms", version=1, symbols=_fold_sizes)
+@site_function(
+    "glm.fold_terms",
+    version=1,
+    symbols=_fold_sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def fold_terms(data: Table, design: Design, frame: Frame, model: Model, coefficients: Array) -> FoldTerms:
     """Sums without each fold at coefficients of shape (num_folds, num_penalties, num_columns).
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Block, Design, Frame, evaluate_blocks
+from wardround.analytics.design import (
+    Block,
+    Design,
+    Frame,
+    evaluate_blocks,
+    num_complete_rows,
+    num_parameters,
+    tells_of_one_site,
+)
 from wardround.analytics.families import FAMILIES, LINKS, FamilyName, LinkName, mean_of
 from wardround.analytics.linear import pack_symmetric
 from wardround.data.table import Table
@@ -114,7 +122,14 @@ def _no_terms(design: Design) -> Terms:
     )
 
 
-@site_function("glm.terms", version=1, symbols=sizes)
+@site_function(
+    "glm.terms",
+    version=1,
+    symbols=sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def terms(data: Table, design: Design, frame: Frame, model: Model, coefficients: Array) -> Terms:
     """Gram matrix, score and deviance of this site's records at these coefficients.
 
@@ -135,7 +150,14 @@ def terms(data: Table, design: Design, frame: Frame, model: Model, coefficients:
     return total
 
 
-@site_function("glm.first_terms", version=1, symbols=sizes)
+@site_function(
+    "glm.first_terms",
+    version=1,
+    symbols=sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def first_terms(data: Table, design: Design, frame: Frame, model: Model, outcome_mean: float) -> Terms:
     """Sums whose solution is where the iteration starts: the outcome, drawn to its mean, regressed on the design.
 

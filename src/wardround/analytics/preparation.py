@@ -102,7 +102,12 @@ class Sums(Contribution):
     sums: Array = exact("num_sums")
 
 
-@site_function("design.expression_sums", version=1, symbols=lambda expressions, **_: {"num_sums": len(expressions)})
+@site_function(
+    "design.expression_sums",
+    version=1,
+    symbols=lambda expressions, **_: {"num_sums": len(expressions)},
+    rows=lambda data, required, **_: len(complete_rows(data, required)),
+)
 def expression_sums(
     data: Table, expressions: tuple[str, ...], centers: Array, power: Literal[1, 2], required: tuple[str, ...]
 ) -> Sums:

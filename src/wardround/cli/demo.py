@@ -227,7 +227,7 @@ def run_demo(report: Path) -> int:
     with output_kept_pure():
         check_can_report(report)
         study, contract, tables = heart_study(), heart_contract(), heart_hospitals()
-        simulation = simulate(tables, contract=contract)
+        simulation = simulate(tables, contract=contract, disclosure=study.disclosure)
         preflight(study.analyses, simulation.setting)
         outcome = carry_out(study, simulation)
         regression = next(one for one in outcome.analyses if isinstance(one.result, GLMResult))

@@ -66,6 +66,7 @@ def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None
             minimum_sites=study.minimum_sites,
             seed=seed,
             progress=progress,
+            disclosure=study.disclosure,
             on_misfit=lambda report: talk(f"note: {report}"),
         )
         preflight(study.analyses, simulation.setting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 import pandas as pd
@@ -24,9 +25,11 @@ from wardround.data.sources.frame import FrameSource
 from wardround.data.sources.source import Source
 from wardround.engines.simulation import Event, Progress, Simulation
 from wardround.errors import ConfigError, DataError
+from wardround.privacy.disclosure import DisclosureRules
 
 __all__ = ["TableLike", "check_tables", "infer", "simulate", "simulate_folder", "tables_in"]
 
+_NO_RULES: Mapping[str, DisclosureRules | str] = MappingProxyType({})
 TableLike: TypeAlias = pd.DataFrame | str | Path | Source
 """What a site's table may be given as: a frame, the path of a CSV or Parquet file, or a source."""
 
@@ -43,6 +46,8 @@ def simulate(
     script: Sequence[Event] = (),
     progress: Callable[[Progress], None] | None = None,
     shows_site_errors: bool = False,
+    disclosure: DisclosureRules | str | None = None,
+    site_disclosure: Mapping[str, DisclosureRules | str] = _NO_RULES,
     on_misfit: Callable[[ContractReport], object] | None = None,
 ) -> Simulation:
     """Hospitals in this process, each with its table.
@@ -58,6 +63,8 @@ def simulate(
         script: as `Simulation`.
         progress: as `Simulation`.
         shows_site_errors: as `Simulation`.
+        disclosure: as `Simulation`; None: the standard rules.
+        site_disclosure: as `Simulation`.
         on_misfit: told of each table of which values count as missing because they break the contract.
 
     Raises:
@@ -88,6 +95,8 @@ def simulate(
         script=script,
         progress=progress,
         shows_site_errors=shows_site_errors,
+        disclosure=disclosure,
+        site_disclosure=site_disclosure,
     )
 
 
@@ -103,6 +112,8 @@ def simulate_folder(
     script: Sequence[Event] = (),
     progress: Callable[[Progress], None] | None = None,
     shows_site_errors: bool = False,
+    disclosure: DisclosureRules | str | None = None,
+    site_disclosure: Mapping[str, DisclosureRules | str] = _NO_RULES,
     on_misfit: Callable[[ContractReport], object] | None = None,
 ) -> Simulation:
     """Hospitals in this process from a folder with one table a site, as `tables_in` finds them; else as `simulate`."""
@@ -117,6 +128,8 @@ def simulate_folder(
         script=script,
         progress=progress,
         shows_site_errors=shows_site_errors,
+        disclosure=disclosure,
+        site_disclosure=site_disclosure,
         on_misfit=on_misfit,
     )
 

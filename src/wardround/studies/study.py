@@ -1,8 +1,10 @@
-"""The study file: the question, the contract, the analyses with their options and the quorum, as TOML.
+"""The study file: the question, the contract, the disclosure rules, the analyses and the quorum, as TOML.
 
     [study]
     name = "length-of-stay"
     question = "Which patients stay longer than a week?"
+    [disclosure]
+    preset = "nhs"
     [[analysis]]
     workflow = "glm"
     formula = "long_stay ~ C(procedure) + C(sex) + age"
@@ -25,6 +27,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from wardround.errors import ConfigError
+from wardround.privacy.disclosure import PRESETS, DisclosureRules
 from wardround.sums import Vocabulary, Workflow
 from wardround.sums.parameters import explain
 
@@ -94,6 +97,22 @@ class _StudySection(TypedDict):
     violations: NotRequired[Literal["refuse", "missing"]]
 
 
+class _DisclosureSection(TypedDict):
+    """The keys of [disclosure]: a preset, and the rules that are changed."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]  # pydantic reads it from a TypedDict
+    preset: NotRequired[_Name]
+    minimum_cell: NotRequired[int]
+    minimum_rows_site: NotRequired[int]
+    minimum_rows_total: NotRequired[int]
+    parameters_per_row: NotRequired[float]
+    site_dominance: NotRequired[float]
+    patient_dominance: NotRequired[float]
+    rounding: NotRequired[int]
+    allows_site_results: NotRequired[bool]
+    own_cells: NotRequired[Literal["allow", "refuse"]]
+
+
 class _AnalysisHead(TypedDict):
     """The keys of an [[analysis]] that are not options of its workflow."""
 
@@ -104,8 +123,10 @@ class _AnalysisHead(TypedDict):
 
 _STUDY_KEYS = tuple(_StudySection.__annotations__)
 _ANALYSIS_KEYS = tuple(_AnalysisHead.__annotations__)
-_FILE_KEYS = ("study", "analysis")
+_DISCLOSURE_KEYS = tuple(_DisclosureSection.__annotations__)
+_FILE_KEYS = ("study", "disclosure", "analysis")
 _study_section = TypeAdapter(_StudySection)
+_disclosure_section = TypeAdapter(_DisclosureSection)
 _analysis_head = TypeAdapter(_AnalysisHead)
 
 
@@ -145,6 +166,7 @@ class Study:
         cohort: condition that a record must meet to be of the study.
         violations: what becomes of values that break the contract: `refuse` stops the study, `missing` makes
             them missing values.
+        disclosure: the rules that sums and results keep to; a hospital's own can only tighten them.
         analyses: in the order they are carried out.
     """
 
@@ -156,6 +178,7 @@ class Study:
     patient: str | None
     cohort: str | None
     violations: Literal["refuse", "missing"]
+    disclosure: DisclosureRules = PRESETS["standard"]
     analyses: tuple[Analysis, ...]
 
 
@@ -175,6 +198,7 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
     document = _document(text)
     problems: list[str] = []
     head = _head(document, problems)
+    disclosure = _disclosure(document, problems)
     analyses = _analyses(document, vocabulary, problems)
     if problems or head is None:
         raise ConfigError(_listed(problems))
@@ -187,6 +211,7 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
         patient=head.get("patient"),
         cohort=head.get("cohort"),
         violations=head.get("violations", "refuse"),
+        disclosure=disclosure,
         analyses=analyses,
     )
 
@@ -219,7 +244,7 @@ def _printed(text: str) -> str:
 def _head(document: dict[str, Any], problems: list[str]) -> _StudySection | None:
     for key in document:
         if key not in _FILE_KEYS:
-            problems.append(f"{_printed(key)}: unknown key; a study file has [study] and [[analysis]]")
+            problems.append(f"{_printed(key)}: unknown key; a study file has [study], [disclosure] and [[analysis]]")
     section = document.get("study")
     if not isinstance(section, dict):
         problems.append('[study] is missing; begin with [study], name = "..." and question = "..."')
@@ -232,6 +257,20 @@ def _head(document: dict[str, Any], problems: list[str]) -> _StudySection | None
     if "contract" in head and "patient" in head:
         problems.append("study.patient: the contract names the patient column; leave it out here")
     return head
+
+
+def _disclosure(document: dict[str, Any], problems: list[str]) -> DisclosureRules:
+    section = document.get("disclosure", {})
+    if not isinstance(section, dict):
+        problems.append('disclosure: must be a table; write [disclosure] and preset = "standard"')
+        return PRESETS["standard"]
+    try:
+        return DisclosureRules.of(**_disclosure_section.validate_python(section))
+    except pydantic.ValidationError as error:
+        problems.append(explain(error, "disclosure", _DISCLOSURE_KEYS))
+    except ValueError as error:
+        problems.append(f"disclosure: {_printed(str(error))}")
+    return PRESETS["standard"]
 
 
 def _analyses(document: dict[str, Any], vocabulary: Vocabulary, problems: list[str]) -> tuple[Analysis, ...]:
