@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wardround.analytics.design import (
     MAX_COLUMNS,
@@ -27,10 +25,6 @@ from wardround.analytics.design import (
     Level,
     Numeric,
     SplineColumn,
-    complete_rows,
-    count_levels,
-    evaluate_blocks,
-    evaluate_expression,
 )
 from wardround.analytics.expression import parse_expression, shorten
 from wardround.analytics.formula import (
@@ -43,111 +37,18 @@ from wardround.analytics.formula import (
     plan_expression,
     plan_formula,
 )
+from wardround.analytics.lone_records import refuse_few, refuse_lone_levels, refuse_lone_records
+from wardround.analytics.preparation_sums import census, column_sums, expression_sums, far_records
 from wardround.analytics.quantiles import quantiles
 from wardround.analytics.splines import num_spline_columns
 from wardround.data.contract import Setting
-from wardround.data.table import Table
 from wardround.errors import ConfigError, DataError, RankDeficiencyError
-from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
+from wardround.sums import Steps, ask
 
-MAX_SUMS = 20_000
-"""Most levels or expressions that one ask may have."""
 CONSTANT_SPREAD = 1e-13
 """Spread, relative to the mean, up to which a column counts as constant."""
 SMALLEST_SCALE = 1e-15
 """Variables whose values spread less than this cannot be summed exactly (unit: the variable's)."""
-
-
-class Census(Contribution):
-    """Records, complete records, missing values a required variable, complete records a level."""
-
-    num_records: int = people()
-    num_patients: int = people()
-    num_complete: int = people()
-    num_missing: NDArray[np.int64] = people("num_required")
-    num_with_level: NDArray[np.int64] = people("num_levels")
-
-
-@site_function(
-    "design.census",
-    version=1,
-    symbols=lambda required, levels: {"num_required": len(required), "num_levels": len(levels)},
-)
-def census(data: Table, required: tuple[str, ...], levels: tuple[Level, ...]) -> Census:
-    """Count records, missing values, and complete records by level.
-
-    Raises:
-        DataError: more than `MAX_SUMS` levels, or a level that a variable does not have.
-    """
-    _refuse_too_many(levels)
-    rows = complete_rows(data, required)
-    return Census(
-        num_records=data.num_records,
-        num_patients=data.num_patients,
-        num_complete=len(rows),
-        num_missing=np.array([int(data.is_missing(name).sum()) for name in required], np.int64),
-        num_with_level=count_levels(data, levels, rows),
-    )
-
-
-def _refuse_too_many(wanted: tuple[object, ...]) -> None:
-    if len(wanted) > MAX_SUMS:
-        raise DataError(f"{len(wanted)} levels or expressions are over the limit of {MAX_SUMS} in one ask")
-
-
-class Sums(Contribution):
-    """A sum for every expression or column."""
-
-    num_complete: int = people()
-    sums: Array = exact("num_sums")
-
-
-@site_function(
-    "design.expression_sums",
-    version=1,
-    symbols=lambda expressions, **_: {"num_sums": len(expressions)},
-    rows=lambda data, required, **_: len(complete_rows(data, required)),
-)
-def expression_sums(
-    data: Table, expressions: tuple[str, ...], centers: Array, power: Literal[1, 2], required: tuple[str, ...]
-) -> Sums:
-    """Sum of `(expression - center) ** power` over complete records, for every expression.
-
-    Raises:
-        DataError: `centers` does not have one element an expression, or there are over `MAX_SUMS` of them.
-    """
-    _refuse_too_many(expressions)
-    if centers.shape != (len(expressions),):
-        raise DataError("centers must have one element an expression")
-    rows = complete_rows(data, required)
-    sums = [
-        float(((evaluate_expression(data, text, rows) - center) ** power).sum())
-        for text, center in zip(expressions, centers, strict=True)
-    ]
-    return Sums(num_complete=len(rows), sums=np.array(sums, np.float64))
-
-
-class ColumnSums(Contribution):
-    """Sums over complete records for every column of a design, and of the outcome."""
-
-    sums: Array = exact("num_columns")
-    absolute_sums: Array = exact("num_columns")
-    weight: float = exact()
-    outcome: float = exact()
-    outcome_spread: float = exact()
-
-
-@site_function("design.column_sums", version=1, symbols=lambda design, **_: {"num_columns": design.num_columns})
-def column_sums(data: Table, design: Design, frame: Frame, outcome_center: float) -> ColumnSums:
-    """Sums of the standardised columns, of their absolute values, of the weighted outcome and of its spread."""
-    total = np.zeros((2, design.num_columns))
-    weight = outcome = spread = 0.0
-    for block in evaluate_blocks(data, design, frame):
-        total += block.x.sum(axis=0), np.abs(block.x).sum(axis=0)
-        weight += float(block.case_weight.sum())
-        outcome += float(block.case_weight @ block.y)
-        spread += float(block.case_weight @ np.abs(block.y - outcome_center))
-    return ColumnSums(sums=total[0], absolute_sums=total[1], weight=weight, outcome=outcome, outcome_spread=spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +119,19 @@ def prepare(setting: Setting, formula: str, extras: Extras) -> Steps[Prepared]:
     Raises:
         ConfigError: before anything is asked: the formula or another option is wrong.
         DataError: no complete records, or numbers that cannot be summed.
+        DisclosureError: few records are complete, or a level, a column or the outcome would single few out.
         RankDeficiencyError: `scale(x)` of a constant.
     """
     contract = setting.contract
     plan = plan_formula(formula, contract)
     if not plan.terms and not extras.site_intercepts:
         raise ConfigError("formula: nothing is left on the right side; write 'outcome ~ 1' for an intercept alone")
+    if extras.site_intercepts and not setting.disclosure.allows_site_results:
+        raise ConfigError(
+            "site_intercepts: an intercept is one site's own result, which the disclosure rule allows_site_results "
+            "refuses; leave it out, or set allows_site_results = true in [disclosure]"
+        )
+    minimum_cell = setting.disclosure.minimum_cell
     outcome, outcome_name = _outcome(plan)
     frame = _frame(plan, outcome, extras, setting)
     levels = _levels(plan)
@@ -231,13 +139,16 @@ def prepare(setting: Setting, formula: str, extras: Extras) -> Steps[Prepared]:
     num_missing = dict(zip(frame.required, (int(n) for n in counted.num_missing), strict=True))
     if counted.num_complete == 0:
         raise DataError(_nothing_left(num_missing, counted.num_records))
+    refuse_few(counted.num_complete, minimum_cell)
+    refuse_lone_levels(levels, counted.num_with_level, minimum_cell)
     present = {level for level, count in zip(levels, counted.num_with_level, strict=True) if count}
     _refuse_unlisted(plan, present)
     means, deviations = yield from _constants(plan, frame)
     knots = yield from _knots(plan, setting)
     known = _Known(present=frozenset(present), means=means, deviations=deviations, knots=knots)
     names, columns = _all_columns(_terms(plan, setting, extras), known)
-    design, mean, spread = yield from _standardise(columns, frame, counted.num_complete, plan.has_intercept)
+    standardise = _standardise(columns, frame, counted.num_complete, plan.has_intercept, outcome_name, minimum_cell)
+    design, mean, spread = yield from standardise
     return Prepared(
         design=design,
         frame=frame,
@@ -464,7 +375,12 @@ def _features(factor: FormulaFactor, is_reduced: bool, known: _Known) -> list[tu
 
 
 def _standardise(
-    columns: tuple[Column, ...], frame: Frame, num_complete: int, has_intercept: bool
+    columns: tuple[Column, ...],
+    frame: Frame,
+    num_complete: int,
+    has_intercept: bool,
+    outcome_name: str,
+    minimum_cell: int,
 ) -> Steps[tuple[Design, float, float]]:
     """Centre the columns on their means (where an intercept takes that up) and scale them by their mean deviation.
 
@@ -479,7 +395,10 @@ def _standardise(
     mean = first.outcome / first.weight
     is_intercept = np.array([column.features == () for column in columns], bool)
     center = np.where(is_intercept, 0.0, first.sums / num_complete) if has_intercept else np.zeros(num_columns)
-    second = (yield from ask(column_sums, replace(raw, center=center), frame, mean)).sum
+    middles = np.append(first.sums / num_complete - center, mean)
+    centered = replace(raw, center=center)
+    second = (yield from ask(column_sums, centered, frame, mean, tuple(middles.tolist()))).sum
+    yield from refuse_lone_records(centered, frame, outcome_name, second, middles, minimum_cell)
     scale = second.absolute_sums / num_complete
     # What remains of a constant after its rounded mean is taken off is rounding error, not spread. Such a column
     # is left at its own size, so that it stands at zero and the check of the rank finds and names it.
@@ -502,6 +421,7 @@ __all__ = [
     "census",
     "column_sums",
     "expression_sums",
+    "far_records",
     "formula_variables",
     "prepare",
 ]
