@@ -43,7 +43,7 @@ def forest_plot(result: GLMResult) -> Figure:
     axes.axvline(1.0 if is_ratio else 0.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     if is_ratio and len(rows):
         axes.set_xscale("log")
-        _plain_ticks(axes)
+        plain_ticks(axes)
     _label(axes, rows, places)
     name = _RATIO_NAMES.get(result.link, "Coefficient")
     part = f"; the first {len(rows)} of {len(terms)}" if len(terms) > len(rows) else ""
@@ -51,7 +51,7 @@ def forest_plot(result: GLMResult) -> Figure:
     return figure
 
 
-def _plain_ticks(axes: Any) -> None:
+def plain_ticks(axes: Any) -> None:
     """Ratios as people write them, 0.5 and 2, where matplotlib would write powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -64,7 +64,7 @@ def _plain_ticks(axes: Any) -> None:
 
 def _label(axes: Any, rows: list[Any], places: Any) -> None:
     """Terms on the left, no frame: the reader's eye should meet the intervals."""
-    axes.set_yticks(places, [_shorten(row.term) for row in rows])
+    axes.set_yticks(places, [shorten(row.term) for row in rows])
     for label in axes.get_yticklabels():
         label.set_parse_math(False)  # a dollar sign in a name is no mathematics
     axes.set_ylim(-0.7, len(rows) - 0.3)
@@ -74,6 +74,7 @@ def _label(axes: Any, rows: list[Any], places: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _shorten(term: str) -> str:
+def shorten(term: str) -> str:
+    """A name on one line of at most 40 characters."""
     text = " ".join(term.split())
     return text if len(text) <= 40 else text[:37] + "..."

@@ -21,6 +21,7 @@ BUILT_IN = (
     "wardround.analytics.census",
     "wardround.analytics.describe",
     "wardround.analytics.glm",
+    "wardround.analytics.meta_analysis",
     "wardround.analytics.moments",
     "wardround.analytics.preparation",
     "wardround.analytics.quantiles",

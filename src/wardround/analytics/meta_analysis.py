@@ -1,0 +1,282 @@
+"""Meta-analysis of the sites' own fits, beside the exact fit of all records: what hospitals use, and what sums add.
+
+Each site fits the model to its own records (`site_estimates.py`), the coordinator combines the estimates
+(`meta_analysis_combine.py`). The federated fit needs no estimate of any site, and is the one that the pooled
+records would give; a report can show both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.analytics.families import FAMILIES, FamilyName, LinkName
+from wardround.analytics.glm import glm, in_own_units
+from wardround.analytics.glm_result import GLMResult, unstandardise
+from wardround.analytics.glm_sums import Model
+from wardround.analytics.linear import unpack_symmetric
+from wardround.analytics.meta_analysis_combine import CombinedEstimate, TauMethod, combine, combine_vectors
+from wardround.analytics.meta_analysis_result import MetaAnalysisResult, MetaCoefficient, SiteFit
+from wardround.analytics.preparation import Extras, Prepared, prepare
+from wardround.analytics.site_estimates import FITTED, STATUSES, SiteEstimates, glm_estimates
+from wardround.analytics.steady_sites import with_steady_sites
+from wardround.data.contract import Setting
+from wardround.errors import ConfigError, ModelError
+from wardround.sums import Steps, Total, ask, workflow
+
+Values = NDArray[np.float64]
+ModelName: TypeAlias = Literal["glm"]
+
+_FEW_SITES = 5
+# Below this many sites the variance between them is hardly known.
+
+
+@workflow("meta_analysis", version=1)
+def meta_analysis(
+    setting: Setting,
+    formula: str,
+    model: ModelName = "glm",
+    family: FamilyName = "gaussian",
+    link: LinkName | None = None,
+    offset: str | None = None,
+    method: TauMethod = "REML",
+    knapp_hartung: bool = False,
+    compare: bool = True,
+    site_intercepts: bool = True,
+    confidence: float = 0.95,
+) -> Steps[MetaAnalysisResult]:
+    """Meta-analysis of every site's own fit of a model, each coefficient by fixed and by random effects.
+
+    Needs the disclosure rule `allows_site_results`: what it combines is each site's alone.
+
+    Args:
+        setting: contract, sites and disclosure rules.
+        formula: `outcome ~ predictors`; its columns (levels, knots, means) are found over all sites together.
+        model: what each site fits.
+        family: distribution of the outcome.
+        link: None for the family's canonical link.
+        offset: expression added to the linear predictor.
+        method: how the variance between sites is estimated: "DL", "REML", "ML", "PM" or "EB".
+        knapp_hartung: whether the random-effects intervals are Knapp and Hartung's.
+        compare: whether the model is fitted to the records of all sites together, too.
+        site_intercepts: whether each site has an intercept of its own in that fit, as in the meta-analysis.
+        confidence: of the intervals.
+
+    Raises:
+        ConfigError: an option or the formula is wrong, or the rules allow no site's results; nothing was asked.
+        DataError: the outcome does not fit the family, or nothing is left to compute on.
+        ModelError: fewer than two sites could fit the model; says why.
+
+    Guarantees:
+        combines_the_sites_own_fits: estimates are what `combine` makes of the models that the sites would fit alone.
+        unfitted_sites_are_named: a site whose own fit fails is left out, and the reason stands in the notes.
+    """
+    options = _Options(
+        formula=formula,
+        model=_model(family, link),
+        offset=offset,
+        method=method,
+        knapp_hartung=knapp_hartung,
+        compare=compare,
+        site_intercepts=site_intercepts,
+        confidence=confidence,
+    )
+    _check_setting(setting, confidence)
+    return (yield from with_steady_sites(lambda: _attempt(setting, options), len(setting.sites)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The options of `meta_analysis`, checked."""
+
+    formula: str
+    model: Model
+    offset: str | None
+    method: TauMethod
+    knapp_hartung: bool
+    compare: bool
+    site_intercepts: bool
+    confidence: float
+
+
+def _model(family: FamilyName, link: LinkName | None) -> Model:
+    allowed = FAMILIES[family].links
+    if link is not None and link not in allowed:
+        raise ConfigError(f"link: a {family} model has the links {', '.join(allowed)}, got {link!r}")
+    return Model(family=family, link=link or allowed[0])
+
+
+def _check_setting(setting: Setting, confidence: float) -> None:
+    if not setting.disclosure.allows_site_results:
+        raise ConfigError(
+            "a meta-analysis combines estimates that are each one site's alone, which the disclosure rule "
+            "allows_site_results = false does not allow; fit the model to all records by its exact sums instead "
+            "(glm, cox), or agree on allows_site_results = true"
+        )
+    if len(setting.sites) < 2:
+        raise ConfigError(f"a meta-analysis needs two sites or more, the roster has {len(setting.sites)}")
+    if not 0.5 <= confidence < 1:
+        raise ConfigError(f"confidence: must be in [0.5, 1), got {confidence}")
+
+
+def _attempt(setting: Setting, options: _Options) -> Steps[MetaAnalysisResult]:
+    """Prepare the columns, collect the sites' fits, combine them, and fit all records, over one set of sites."""
+    model = options.model
+    prepared = yield from prepare(setting, options.formula, Extras(offset=options.offset))
+    own, units = in_own_units(prepared, model)
+    floor = setting.disclosure.minimum_cell
+    total = yield from ask(glm_estimates, setting.sites, own.design, own.frame, model, floor)
+    fits = site_fits(setting, total, own)
+    estimates = _raw_scale(setting, total.sum, fits, unstandardise(own) / units.predictor)
+    exact, remarks = (yield from _exact(setting, options)) if options.compare else ({}, ())
+    return _result(options, own, fits, estimates, exact, remarks)
+
+
+def site_fits(setting: Setting, total: Total[SiteEstimates], prepared: Prepared) -> tuple[SiteFit, ...]:
+    """How each site's fit went.
+
+    Raises:
+        ModelError: fewer than two sites have one.
+    """
+    sums, rules = total.sum, setting.disclosure
+    fits = []
+    for place, site in enumerate(setting.sites):
+        if site not in total.sites:
+            continue
+        status = STATUSES[int(sums.status[place])]
+        column = int(sums.column[place]) - 1
+        is_told = int(sums.num_records[place]) > 0
+        fits.append(
+            SiteFit(
+                site=site,
+                is_fitted=status == FITTED,
+                status=f"{status} ({prepared.design.columns[column].name})" if column >= 0 else status,
+                num_records=rules.shown(int(sums.num_records[place])) if is_told else None,
+                num_events=rules.shown(int(sums.num_events[place])) if is_told else None,
+            )
+        )
+    if sum(fit.is_fitted for fit in fits) < 2:
+        failed = "; ".join(f"{fit.site}: {fit.status}" for fit in fits if not fit.is_fitted)
+        raise ModelError(
+            f"a meta-analysis needs two sites that can fit the model on their own ({failed}); use fewer or coarser "
+            "predictors, or fit the model to all records by its exact sums (glm, cox)"
+        )
+    return tuple(fits)
+
+
+def _raw_scale(
+    setting: Setting, sums: SiteEstimates, fits: tuple[SiteFit, ...], matrix: Values
+) -> tuple[Values, Values]:
+    """Fitted sites' coefficients of the raw columns, and their covariances."""
+    slots = [setting.sites.index(fit.site) for fit in fits if fit.is_fitted]
+    covariances = [matrix @ unpack_symmetric(sums.covariances[slot]) @ matrix.T for slot in slots]
+    return sums.estimates[slots] @ matrix.T, np.array(covariances)
+
+
+def _exact(setting: Setting, options: _Options) -> Steps[tuple[dict[str, CombinedEstimate], tuple[str, ...]]]:
+    """The coefficients of the fit to all records, by name, and remarks on it."""
+    choices = (True, False) if options.site_intercepts else (False,)
+    failures: list[str] = []
+    for has_site_intercepts in choices:
+        fit = glm(
+            formula=options.formula,
+            family=options.model.family,
+            link=options.model.link,
+            offset=options.offset,
+            site_intercepts=has_site_intercepts,
+            aliased="drop",
+            confidence=options.confidence,
+        )
+        try:
+            result = yield from fit.steps(setting)
+        except ModelError as error:
+            failures.append(f"the federated fit{' with site intercepts' * has_site_intercepts} failed: {error}")
+            continue
+        kind = "an intercept for each site" if has_site_intercepts else "one intercept for all sites"
+        return _by_name(result), (*failures, f"the federated fit has {kind}")
+    return {}, tuple(failures)
+
+
+def _by_name(result: GLMResult) -> dict[str, CombinedEstimate]:
+    return {
+        c.term: CombinedEstimate(
+            estimate=c.estimate,
+            standard_error=c.standard_error,
+            statistic=c.statistic,
+            p_value=c.p_value,
+            low=c.low,
+            high=c.high,
+        )
+        for c in result.terms
+    }
+
+
+def _result(
+    options: _Options,
+    prepared: Prepared,
+    fits: tuple[SiteFit, ...],
+    own: tuple[Values, Values],
+    exact: dict[str, CombinedEstimate],
+    remarks: tuple[str, ...],
+) -> MetaAnalysisResult:
+    estimates, covariances = own
+    labels = [fit.site for fit in fits if fit.is_fitted]
+    together, spread = combine_vectors(estimates, covariances)
+    coefficients = []
+    for j, column in enumerate(prepared.design.columns):
+        is_shifted = column.name == "Intercept" and options.site_intercepts
+        combination = combine(
+            estimates[:, j],
+            np.sqrt(covariances[:, j, j]),
+            labels,
+            method=options.method,
+            knapp_hartung=options.knapp_hartung,
+            confidence=options.confidence,
+        )
+        coefficients.append(
+            MetaCoefficient(
+                term=column.name,
+                combination=combination,
+                together_estimate=float(together[j]),
+                together_standard_error=float(np.sqrt(spread[j, j])),
+                exact=None if is_shifted else exact.get(column.name),
+            )
+        )
+    return MetaAnalysisResult(
+        formula=options.formula,
+        model="glm",
+        family=options.model.family,
+        link=options.model.link,
+        outcome=prepared.outcome_name,
+        sites=fits,
+        coefficients=tuple(coefficients),
+        method=options.method,
+        knapp_hartung=options.knapp_hartung,
+        confidence=options.confidence,
+        notes=_notes(prepared, fits, coefficients, remarks),
+    )
+
+
+def _notes(
+    prepared: Prepared, fits: tuple[SiteFit, ...], coefficients: list[MetaCoefficient], remarks: tuple[str, ...]
+) -> tuple[str, ...]:
+    notes = list(prepared.notes)
+    for fit in fits:
+        if not fit.is_fitted:
+            notes.append(f"{fit.site} is left out of the meta-analysis: {fit.status}")
+    if not all(fit.is_fitted for fit in fits) and any(c.exact for c in coefficients):
+        notes.append("the federated fit is over the records of all sites, those that are left out among them")
+    num_fitted = sum(fit.is_fitted for fit in fits)
+    if num_fitted < _FEW_SITES:
+        notes.append(
+            f"with {num_fitted} sites the variance between sites is hardly known; see its interval, and the "
+            "random-effects interval with knapp_hartung = true"
+        )
+    return (*notes, *remarks)
+
+
+# A module's vocabulary is what it names: the workflow with the site functions that it asks for.
+__all__ = ["glm_estimates", "meta_analysis", "site_fits"]
