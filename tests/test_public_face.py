@@ -17,6 +17,7 @@ WITHOUT_A_FACE = {"census", "quantiles"}
 """Workflows that other analyses are made of."""
 PUBLIC = [
     "Contract",
+    "DisclosureRules",
     "Event",
     "Simulation",
     "Variable",

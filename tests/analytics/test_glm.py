@@ -24,11 +24,13 @@ from wardround.errors import (
     ConfigError,
     ConvergenceError,
     DataError,
+    DisclosureError,
     ModelError,
     RankDeficiencyError,
     SeparationError,
     SiteError,
 )
+from wardround.privacy.disclosure import DisclosureRules
 
 TOLERANCE = 1e-8
 
@@ -187,13 +189,16 @@ def test_t_statistics_are_those_of_least_squares() -> None:
 
 
 def test_each_site_may_have_its_intercept() -> None:
+    with pytest.raises(ConfigError, match="allows_site_results"):
+        fit("died ~ age", "binomial", site_intercepts=True)
+    federation = simulate(SITES, disclosure=DisclosureRules(allows_site_results=True))
     frame = pd.concat([f.assign(place=name) for name, f in SITES.items()], ignore_index=True)
     oracle = fit_pooled(frame, "died ~ age + C(place)", "binomial", "logit", {})
-    result = fit("died ~ age", "binomial", site_intercepts=True)
+    result = federation.run(glm(formula="died ~ age", family="binomial", site_intercepts=True))
     assert relative(sorted(result.to_frame().estimate), sorted(oracle.params)) < TOLERANCE
     assert relative(result.deviance, oracle.deviance) < TOLERANCE
     assert [c.term for c in result.terms][2:] == [f"site[T.{name}]" for name in list(SITES)[1:]]
-    without = fit("died ~ 0 + age", "binomial", site_intercepts=True)
+    without = federation.run(glm(formula="died ~ 0 + age", family="binomial", site_intercepts=True))
     assert relative(without.deviance, oracle.deviance) < TOLERANCE
 
 
@@ -529,6 +534,8 @@ def test_options_are_checked_when_they_are_given() -> None:
 
 def test_too_few_records() -> None:
     with pytest.raises(ModelError, match="cannot be estimated from"):
+        simulate({"A": POOLED[:2], "B": POOLED[2:4]}, disclosure="none").run(glm(formula="score ~ age + bmi + grade"))
+    with pytest.raises(DisclosureError, match="minimum_cell: fewer than 5 records are complete"):
         run({"A": POOLED[:2], "B": POOLED[2:4]}, "score ~ age + bmi + grade")
     nothing = POOLED.assign(bmi=np.nan)
     with pytest.raises(DataError, match="missing everywhere: bmi"):

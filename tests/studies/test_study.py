@@ -92,7 +92,7 @@ def test_every_key():
         (HEAD + "minimum_sites = true\n" + CENSUS, "study.minimum_sites: Input should be a valid integer"),
         (HEAD + 'violations = "drop"\n' + CENSUS, "study.violations: Input should be 'refuse' or 'missing'"),
         (HEAD + 'contract = "c"\npatient = "id"\n' + CENSUS, "study.patient: the contract names the patient column"),
-        (HEAD + CENSUS + "[stdy]", "stdy: unknown key; a study file has [study] and [[analysis]]"),
+        (HEAD + CENSUS + "[stdy]", "stdy: unknown key; a study file has [study], [disclosure] and [[analysis]]"),
         ("[study", "is not valid TOML: "),
         ("a = " + "9" * 5000, "is not valid TOML: "),
         ("a = 2020-13-45", "is not valid TOML: "),

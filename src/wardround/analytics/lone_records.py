@@ -89,7 +89,10 @@ def refuse_lone_records(
     asked = [*columns, design.num_columns]
     total = yield from ask(far_records, part, frame, places[asked], reaches[asked])
     names = [*(column.name for column in part.columns), f"the outcome {outcome_name}"]
-    is_lone = _is_small(total.sum.num_far, minimum_cell) & np.isin(asked, suspects)
+    num_far, num_few = total.sum.num_far, np.minimum(sums.num_above, sums.num_below)[asked]
+    # Of a handful of records with values of all sizes, no few stand apart from the others.
+    are_apart = (num_far <= num_few) | (sums.num_weighted - num_far >= 2 * num_far)
+    is_lone = _is_small(num_far, minimum_cell) & are_apart & np.isin(asked, suspects)
     lone = [name for name, refused in zip(names, is_lone, strict=True) if refused]
     if lone:
         raise DisclosureError(
