@@ -78,7 +78,7 @@ def test_a_logistic_model_is_shown_by_its_odds_ratios():
     assert table.frame.loc["age", "Odds ratio (95% CI)"].startswith(f"{np.exp(age.estimate):.2f}")
     assert isinstance(model, Headlined)
     (headline,) = model.headlines()
-    assert headline.startswith("died: odds ratio (95% CI) of age 1.")
+    assert headline.startswith("Died: odds ratio (95% CI) of age 1.")
 
 
 def test_a_linear_model_is_shown_by_its_coefficients():

@@ -1,31 +1,30 @@
 """Figures as SVG that stands in a page."""
 
 import re
+from importlib.resources import files
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from wardround.report.figures import svg_of
+from wardround.analytics.result import FigureExhibit
+from wardround.report.figures import OKABE_ITO, svg_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-class Drawing:
-    """A result that draws what it is told to."""
+def exhibit(draw):
+    def figure():
+        drawn = Figure(figsize=(4, 3))
+        draw(drawn.subplots())
+        return drawn
 
-    def __init__(self, draw):
-        self._draw = draw
-
-    def plot(self):
-        figure = Figure(figsize=(4, 3))
-        self._draw(figure.subplots())
-        return figure
+    return FigureExhibit(title="A title", draw=figure, description="What is to be seen.")
 
 
 def svg(draw, prefix="f"):
-    return svg_of(Drawing(draw), "A title", prefix)
+    return svg_of(exhibit(draw), prefix)
 
 
 def texts(text):
@@ -73,6 +72,8 @@ def test_it_is_described_for_those_who_cannot_see_it():
     assert (root.get("role"), root.get("aria-labelledby")) == ("img", "f-title")
     assert root[0].tag == f"{SVG}title"
     assert root[0].text == "A title"
+    assert root.get("aria-describedby") == root[1].get("id") == "f-desc"
+    assert root[1].text == "What is to be seen."
 
 
 @pytest.mark.parametrize(
@@ -82,10 +83,12 @@ def test_it_is_described_for_those_who_cannot_see_it():
         ("#1f2933", "stroke: currentColor;"),
         ("0.8", "stroke: currentColor; stroke-opacity: 0.20"),
         ("white", "stroke: var(--paper, #fff)"),
-        ("#0072B2", "stroke: #0072b2"),
+        ("#0072B2", "stroke: var(--c0, #0072b2)"),
+        ("C1", "stroke: var(--c1, #d55e00)"),
+        ("#123456", "stroke: #123456"),
     ],
 )
-def test_greys_are_the_pages_ink_and_colours_stay(colour, drawn):
+def test_greys_are_the_pages_ink_and_the_palette_is_the_pages(colour, drawn):
     assert drawn in svg(lambda axes: axes.plot([1, 2], [3, 4], color=colour, linewidth=7))
 
 
@@ -103,3 +106,20 @@ def test_what_matplotlib_cannot_measure_is_no_noise():
         axes.set_yticks([0], ["long " * 100])
 
     assert "long " * 100 in texts(svg(crowd))
+
+
+@pytest.mark.parametrize(("colour", "drawn"), [("C0", "fill: var(--t0, #0072b2)"), ("0.5", "fill: currentColor;")])
+def test_text_has_colours_of_its_own(colour, drawn):
+    def draw(axes):
+        axes.text(0.5, 0.5, "label", color=colour)
+
+    (label,) = [e for e in ElementTree.fromstring(svg(draw)).iter(f"{SVG}text") if "".join(e.itertext()) == "label"]
+    assert drawn in label.get("style") + ";"
+    assert "opacity" not in label.get("style")
+
+
+def test_the_page_knows_every_colour_of_the_palette():
+    style = files("wardround.report").joinpath("report.css").read_text(encoding="utf-8")
+    for number, colour in enumerate(OKABE_ITO):
+        assert f"--c{number}: {colour.lower()};" in style
+        assert style.count(f"--c{number}:") == style.count(f"--t{number}:") == 3  # light, dark, paper

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from wardround.analytics.description import DescribeResult, VariableSummary
@@ -76,7 +78,7 @@ def describe_exhibits(result: DescribeResult) -> tuple[Exhibit, ...]:
     table = TableExhibit(
         title=f"Characteristics of the patients{by}",
         frame=_frame(result),
-        note=" ".join(table_notes(result)),
+        note=" ".join([*_test_notes(result), *table_notes(result)]),
         kind="table_one",
     )
     title = "Differences between groups" if len(result.groups) > 1 else "Missing values"
@@ -95,8 +97,26 @@ def _frame(result: DescribeResult) -> pd.DataFrame:
         ("Records", "") if label == "n" else (_label(label, units), _answer(level) if label in booleans else level)
         for label, level in frame.index
     ]
-    renamed = frame.rename(columns={EVERYBODY: "All", **heads, "test": "Test"})
+    if "test" in frame:  # the notes say which; a column of names would push the numbers off a page
+        is_rough = frame["test"].str.endswith("*")
+        frame = frame.assign(**{"P value": frame["P value"] + is_rough.map({True: "*", False: ""})}).drop(
+            columns="test"
+        )
+    renamed = frame.rename(columns={EVERYBODY: "All", **heads})
     return renamed.set_axis(pd.MultiIndex.from_tuples(rows, names=["", ""]))
+
+
+def _test_notes(result: DescribeResult) -> Iterator[str]:
+    """Which test a P value is of, where a whole kind of variables has the same one."""
+    for kind, is_numeric in (("numbers", True), ("categories", False)):
+        by_test: dict[str, list[str]] = {}
+        for variable in result.variables:
+            if variable.test and variable.is_numeric == is_numeric:
+                by_test.setdefault(variable.test.name, []).append(_plain(variable.variable))
+        usual = max(by_test, key=lambda name: len(by_test[name]), default=None)
+        others = [f"{name} of {listed(variables)}" for name, variables in by_test.items() if name != usual]
+        if usual:
+            yield f"P values of {kind}: {usual}{''.join(f'; {other}' for other in others)}."
 
 
 def _label(label: str, units: dict[str, VariableSummary]) -> str:

@@ -88,7 +88,8 @@ def glm_headlines(result: GLMResult) -> tuple[str, ...]:
     name = RATIO_NAMES.get(result.link, "Coefficient").lower()
     parts = [f"{plain_term(c.term)} {_estimate(c, result)}" for c in clear[:_MOST_NAMED]]
     more = f"; {len(clear) - _MOST_NAMED} more are in the table" if len(clear) > _MOST_NAMED else ""
-    return (f"{outcome}: {name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}{more}.",)
+    said = f"{outcome}: {name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}{more}."
+    return (said[:1].upper() + said[1:],)
 
 
 def glm_exhibits(result: GLMResult) -> tuple[Exhibit, ...]:

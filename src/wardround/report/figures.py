@@ -1,4 +1,4 @@
-"""A result's figure as one SVG element that stands in an HTML page: deterministic, readable on light and dark."""
+"""A figure as one SVG element that stands in an HTML page: deterministic, readable on light and dark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from wardround.analytics.result import Result
+from wardround.analytics.result import FigureExhibit
 from wardround.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,15 +23,19 @@ _GREYNESS = 24
 """Largest difference between the red, green and blue of a grey (of 255)."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_TEXT = (f"{{{_SVG}}}text", f"{{{_SVG}}}tspan")
+_PALETTE = {colour[1:].lower(): number for number, colour in enumerate(OKABE_ITO)}
 _COLOUR = re.compile(r"\b(fill|stroke): #([0-9a-fA-F]{6})\b")
 
 
-def svg_of(result: Result, title: str, prefix: str) -> str:
-    """The result's figure.
+def svg_of(exhibit: FigureExhibit, prefix: str) -> str:
+    """The figure of an exhibit.
+
+    Colours of the palette become the page's `--c0`, `--c1`, ... (`--t0`, ... in text, which needs more contrast), greys
+    shares of its ink: the page decides how they look on light and dark.
 
     Args:
-        result: whose `plot` draws it.
-        title: what the figure shows, for those who cannot see it.
+        exhibit: draws the figure, and tells what it shows to those who cannot see it.
         prefix: begins every id in the SVG, so that several can stand in one page.
 
     Raises:
@@ -50,10 +54,10 @@ def svg_of(result: Result, title: str, prefix: str) -> str:
     with matplotlib.style.context(["default", _settings(cycler(color=OKABE_ITO))]), warnings.catch_warnings():
         # Of letters that matplotlib's own font lacks, which the reader's browser has, and of names too long for it.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"matplotlib|wardround\.report")
-        figure = result.plot()
+        figure = exhibit.draw()
         _let_powers_be_mathematics(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_a_page(buffer.getvalue(), title, prefix)
+    return _for_a_page(buffer.getvalue(), exhibit, prefix)
 
 
 def _settings(colours: Any) -> Any:
@@ -85,7 +89,7 @@ def _let_powers_be_mathematics(figure: Figure) -> None:
                 label.set_parse_math(isinstance(formatter, LogFormatterMathtext))
 
 
-def _for_a_page(svg: str, title: str, prefix: str) -> str:
+def _for_a_page(svg: str, exhibit: FigureExhibit, prefix: str) -> str:
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
     root = ElementTree.fromstring(svg)  # noqa: S314  # matplotlib wrote it
@@ -94,14 +98,17 @@ def _for_a_page(svg: str, title: str, prefix: str) -> str:
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):  # a style would be the whole page's
                 parent.remove(child)
     for element in root.iter():
+        paint = _text_on_any_page if element.tag in _TEXT else _on_any_page
         for name, value in element.attrib.items():
-            element.set(name, _COLOUR.sub(_on_any_page, _prefixed(name, value, prefix)))
-    _describe(root, title, prefix)
+            element.set(name, _COLOUR.sub(paint, _prefixed(name, value, prefix)))
+    _describe(root, exhibit, prefix)
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def _on_any_page(match: re.Match[str]) -> str:
     """Greys as shares of the page's ink, so that they are seen on light and dark alike; colours as they are."""
+    if match[2].lower() in _PALETTE:
+        return f"{match[1]}: var(--c{_PALETTE[match[2].lower()]}, #{match[2]})"
     what, red, green, blue = match[1], *(int(match[2][i : i + 2], 16) for i in (0, 2, 4))
     if max(red, green, blue) - min(red, green, blue) > _GREYNESS:
         return match[0]
@@ -109,6 +116,13 @@ def _on_any_page(match: re.Match[str]) -> str:
     if ink == 0:
         return f"{what}: var(--paper, #fff)"
     return f"{what}: currentColor" if ink > 0.75 else f"{what}: currentColor; {what}-opacity: {ink:.2f}"
+
+
+def _text_on_any_page(match: re.Match[str]) -> str:
+    """Text in a colour of the palette as the page has it for text, in any grey as the page's ink."""
+    if match[2].lower() in _PALETTE:
+        return f"{match[1]}: var(--t{_PALETTE[match[2].lower()]}, #{match[2]})"
+    return re.sub(r"; \w+-opacity: .*", "", _on_any_page(match))
 
 
 def _prefixed(name: str, value: str, prefix: str) -> str:
@@ -119,7 +133,7 @@ def _prefixed(name: str, value: str, prefix: str) -> str:
     return value.replace("url(#", f"url(#{prefix}-")
 
 
-def _describe(root: Any, title: str, prefix: str) -> None:
+def _describe(root: Any, exhibit: FigureExhibit, prefix: str) -> None:
     # The page's width decides, not the figure's: the viewBox keeps its proportions.
     width = root.attrib.pop("width", "")
     root.attrib.pop("height", None)
@@ -129,6 +143,8 @@ def _describe(root: Any, title: str, prefix: str) -> None:
     root.set("stroke-linejoin", "round")
     root.set("role", "img")
     root.set("aria-labelledby", f"{prefix}-title")
-    element = ElementTree.Element(f"{{{_SVG}}}title", {"id": f"{prefix}-title"})
-    element.text = title
-    root.insert(0, element)
+    root.set("aria-describedby", f"{prefix}-desc")
+    for place, (tag, text) in enumerate([("title", exhibit.title), ("desc", exhibit.description)]):
+        element = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": f"{prefix}-{tag}"})
+        element.text = text
+        root.insert(place, element)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 from wardround.errors import ConfigError, StoreError
-from wardround.report.figures import svg_of
-from wardround.report.methods import methods_text
-from wardround.report.outcome import AnalysisOutcome, Failure, RunFacts, StudyOutcome
-from wardround.report.tables import TableView, table_view
+from wardround.report.outcome import StudyOutcome
+from wardround.report.page import page_view
+from wardround.report.tables import count_text
 
 NEEDED = ("jinja2", "matplotlib")
 """Packages of the extra `report`."""
@@ -67,52 +65,33 @@ def write_report(outcome: StudyOutcome, path: Path) -> None:
         raise StoreError(f"the report {path} cannot be written ({error.strerror})") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Section:
-    """One analysis as the template shows it."""
-
-    number: int
-    title: str
-    methods: str
-    failure: str | None
-    table: TableView | None
-    figure: str | None
-    notes: tuple[str, ...]
-    facts: RunFacts | None
-
-
-def render_report(outcome: StudyOutcome) -> str:
+def render_report(outcome: StudyOutcome, *, paper: str | None = None) -> str:
     """The report as HTML.
+
+    Args:
+        outcome: what came of a study.
+        paper: size that it is printed on ("A4", "letter"); None leaves that to whoever prints it.
 
     Guarantees:
         everything_is_escaped: no text of a study, a site or a result becomes markup.
         needs_nothing_else: the page makes no request, and holds no script.
-        equal_outcomes_give_equal_reports: no date or random id is in it.
+        equal_outcomes_give_equal_reports: no clock and no random number is asked.
     """
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = files("wardround.report").joinpath("study.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        outcome=outcome, study=outcome.study, sections=[_section(one) for one in outcome.analyses]
+    environment.filters["count"] = _count
+    view = page_view(outcome)
+    return environment.from_string(_resource("study.html.jinja")).render(
+        page=view, outcome=outcome, study=outcome.study, style=_resource("report.css"), paper=paper
     )
 
 
-def _section(outcome: AnalysisOutcome) -> _Section:
-    analysis, result = outcome.analysis, outcome.result
-    table = figure = None
-    if not isinstance(result, Failure):
-        table = table_view(result.to_frame())
-        figure = svg_of(result, f"Figure: {analysis.title}", f"figure{analysis.number}")
-    return _Section(
-        number=analysis.number,
-        title=analysis.title,
-        methods=methods_text(outcome),
-        failure=outcome.failure,
-        table=table,
-        figure=figure,
-        notes=() if isinstance(result, Failure) else result.notes,
-        facts=outcome.facts,
-    )
+def _resource(name: str) -> str:
+    return files("wardround.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _count(number: int | None) -> str:
+    return "hidden" if number is None else count_text(number)

@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from wardround.analytics.census import CohortSize
 from wardround.analytics.result import Result, json_text, json_value
-from wardround.engines.record import RunRecord
+from wardround.data.report import ContractReport
+from wardround.privacy.disclosure import DisclosureRules
+from wardround.report.run_facts import RunFacts
 from wardround.studies.study import Analysis, Study
 
+__all__ = ["OUTCOME_SCHEMA", "AnalysisOutcome", "DataReading", "Failure", "RunFacts", "StudyOutcome"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """What a run cost, and which sites were in it.
-
-    Attributes:
-        rounds: number of asks.
-        asked: how often each site function was asked, by name and version, in order of first use.
-        numbers_up: numbers that one site sent, over all rounds.
-        bytes_up: bytes that one site sent, over all rounds.
-        bytes_down: bytes that one site was sent, over all rounds.
-        seconds: wall time of the rounds.
-        sites: the roster.
-        failures: by site that was missing from some total: when, and why.
-    """
-
-    rounds: int
-    asked: Mapping[str, int]
-    numbers_up: int
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    sites: tuple[str, ...]
-    failures: Mapping[str, str]
-
-    @classmethod
-    def of(cls, record: RunRecord) -> RunFacts:
-        """Read off a run's record."""
-        asked: dict[str, int] = {}
-        for round_ in record.rounds:
-            function_id = round_.ask.function.function_id
-            asked[function_id] = asked.get(function_id, 0) + 1
-        layouts = [round_.ask.layout for round_ in record.rounds]
-        return cls(
-            rounds=len(record.rounds),
-            asked=asked,
-            numbers_up=sum(field.size for la in layouts for field in (*la.exact, *la.people, *la.bounded)),
-            bytes_up=record.bytes_up,
-            bytes_down=sum(round_.bytes_down for round_ in record.rounds),
-            seconds=record.seconds,
-            sites=record.sites,
-            failures=dict(record.failures),
-        )
-
-    def summary(self) -> str:
-        """One paragraph."""
-        text = (
-            f"{self.rounds} rounds in {self.seconds:.2f} s; each site sent {self.numbers_up:,} numbers "
-            f"({self.bytes_up:,} bytes) and was sent {self.bytes_down:,} bytes."
-        )
-        return " ".join([text, *(f"Site {site} was absent {reason}." for site, reason in self.failures.items())])
-
-    def to_dict(self) -> dict[str, Any]:
-        """All attributes as JSON values."""
-        return {
-            "rounds": self.rounds,
-            "asked": dict(self.asked),
-            "numbers": self.numbers_up,
-            "bytes": self.bytes_up,
-            "bytes_received": self.bytes_down,
-            "seconds": self.seconds,
-            "sites": list(self.sites),
-            "failures": dict(self.failures),
-        }
+OUTCOME_VERSION = 1
+"""Raised whenever what `StudyOutcome.to_dict` gives changes its form after a release."""
+OUTCOME_SCHEMA = f"https://wardround.github.io/wardround/schema/outcome-{OUTCOME_VERSION}.json"
+"""Names the form of `StudyOutcome.to_dict` (JSON Schema, draft 2020-12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +64,29 @@ class AnalysisOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataReading:
+    """How the sites' tables became data.
+
+    Attributes:
+        is_inferred: whether the contract was made from the tables at hand rather than agreed on.
+        notes: of an inferred contract: how the tables were read where one may read them otherwise.
+        misfits: by site, the values that broke the contract and count as missing.
+    """
+
+    is_inferred: bool = False
+    notes: tuple[str, ...] = ()
+    misfits: tuple[ContractReport, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as JSON values."""
+        return {
+            "contract_is_inferred": self.is_inferred,
+            "reading_notes": list(self.notes),
+            "made_missing": [misfit.to_dict() for misfit in self.misfits],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOutcome:
     """A study that was carried out.
 
@@ -129,6 +97,9 @@ class StudyOutcome:
         is_simulation: whether the hospitals were tables in one process.
         analyses: in the study's order.
         versions: of the packages that computed it, by name.
+        disclosure: the rules that results keep to.
+        reading: how the sites' tables became data.
+        date: on which it was carried out (ISO 8601); None where nobody said.
     """
 
     study: Study
@@ -137,6 +108,9 @@ class StudyOutcome:
     is_simulation: bool
     analyses: tuple[AnalysisOutcome, ...]
     versions: Mapping[str, str]
+    disclosure: DisclosureRules = field(default_factory=DisclosureRules)
+    reading: DataReading = field(default_factory=DataReading)
+    date: str | None = None
 
     @property
     def failed(self) -> tuple[AnalysisOutcome, ...]:
@@ -144,14 +118,19 @@ class StudyOutcome:
         return tuple(outcome for outcome in self.analyses if outcome.failure)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole outcome as JSON values."""
+        """The whole outcome as JSON values, in the form that `OUTCOME_SCHEMA` names."""
         study = self.study
         keys = ("name", "question", "purpose", "minimum_sites", "contract", "patient", "cohort", "violations")
         document = {
+            "schema": OUTCOME_SCHEMA,
             "study": {key: getattr(study, key) for key in keys},
+            "date": self.date,
+            "is_simulation": self.is_simulation,
             "cohort": self.cohort.to_dict(),
             "analyses": [outcome.to_dict() for outcome in self.analyses],
             "sites": list(self.sites),
+            "disclosure": _rules(self.disclosure),
+            "data": self.reading.to_dict(),
             "wardround": self.versions["wardround"],
             "versions": dict(self.versions),
         }
@@ -160,3 +139,9 @@ class StudyOutcome:
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
         return json_text(self.to_dict())
+
+
+def _rules(rules: DisclosureRules) -> dict[str, Any]:
+    """The rules by name; None where a rule has no limit."""
+    values = {one.name: getattr(rules, one.name) for one in fields(rules)}
+    return {name: None if value == math.inf else value for name, value in values.items()}

@@ -1,38 +1,53 @@
-"""A result's table as text cells: numbers rounded as a journal prints them."""
+"""A frame as a table for people: numbers as a journal prints them, variables over their levels."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
+from wardround.analytics.journal_text import ABSENT, MINUS, p_text
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+"""Between the thousands of large numbers."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
+"""Within an interval, which stands on one line."""
+_BRACKETED = re.compile(r"[(\[][^()\[\]]*[)\]]")
 _P_VALUES = ("p", "p value", "p-value", "pvalue")
-_LEAST_P = 0.001
-_MINUS = "\N{MINUS SIGN}"
-_ABSENT = "\N{EN DASH}"
-_LARGE, _SMALL = 1e5, 1e-3
+_LARGE, _SMALL = 1e6, 1e-4
 # Outside of these an absolute value is printed in scientific notation.
-_SHORT = 16
+_LEAST_GROUPED = 10_000
+_DIGITS, _MOST_DECIMALS = 4, 4
+_SHORT = 18
 # Longest text that is kept on one line (unit: characters).
+_HYPHEN_MINUS = re.compile(r"(?<![\w.,)\]%-])-(?=\.?\d)")
+_NUMBER_LIKE = re.compile(
+    rf"(?:[<>≥≤~≈]?{THIN}?[{MINUS}+±]?(?:\d|\.\d|∞)[^A-Za-z]*(?: to [^A-Za-z]*|e[{MINUS}+]?\d+)*[^A-Za-z]*"
+    r"|hidden|not estimable|\d+ to \d+)"
+)
+_WHOLE = 24
+# Up to so many rows, a table is not cut by the end of a page.
+_WIDE = 9
+# From so many columns on, a table is turned on its side in print.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell.
+    """One cell, or the heading of a column.
 
     Attributes:
         text: what it shows.
         is_number: whether it lines up as a number.
-        num_rows: how many rows it spans; 0 where a cell above spans this one.
     """
 
     text: str
     is_number: bool = False
-    num_rows: int = 1
 
     @property
     def is_short(self) -> bool:
@@ -40,44 +55,104 @@ class Cell:
         return len(self.text) <= _SHORT
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: its heading, and a cell a column."""
+
+    heading: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows that belong together, such as the levels of a variable.
+
+    Attributes:
+        head: the row over them; None where they have none.
+        rows: the rows.
+    """
+
+    head: Row | None
+    rows: tuple[Row, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableView:
     """A table for people.
 
     Attributes:
-        header: column headings.
-        rows: the cells by row.
-        num_headings: how many cells of a row, from its first, are headings of it.
+        corner: heading of the rows' headings.
+        header: headings of the columns.
+        groups: the rows.
     """
 
+    corner: str
     header: tuple[Cell, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    num_headings: int
+    groups: tuple[Group, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, those over groups not counted."""
+        return sum(len(group.rows) for group in self.groups)
+
+    @property
+    def is_kept_whole(self) -> bool:
+        """Whether it is short enough to stand on one page of paper."""
+        return self.num_rows <= _WHOLE
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has so many columns that paper is turned for it."""
+        return len(self.header) >= _WIDE
 
 
 def table_view(frame: pd.DataFrame) -> TableView:
-    """A frame as cells; its index, or else its first column, gives the rows their headings."""
-    is_plain = isinstance(frame.index, pd.RangeIndex)
-    flat = frame if is_plain else frame.reset_index()
-    names = [_heading(label) for label in flat.columns]
-    columns = [[_cell(value, name) for value in flat.iloc[:, i]] for i, name in enumerate(names)]
-    if frame.index.nlevels > 1:
-        columns[0] = _merged(columns[0])
-    is_number = [all(cell.is_number for cell in column) and bool(column) for column in columns]
-    return TableView(
-        header=tuple(Cell(text=name, is_number=kind) for name, kind in zip(names, is_number, strict=True)),
-        rows=tuple(zip(*columns, strict=True)),
-        num_headings=1 if is_plain else frame.index.nlevels,
+    """A frame as a table; its index, or else its first column, gives the rows their headings.
+
+    An index of several levels becomes groups: the first level stands over the rows of the others, and a cell that
+    only the first row of a group has (a test of the whole variable, say) stands beside it.
+    """
+    labels, body, corner = _headed(frame)
+    columns = [_column(body.iloc[:, i], _heading(label)) for i, label in enumerate(body.columns)]
+    columns = [column if all(cell.is_number for cell in column) else list(map(_as_text, column)) for column in columns]
+    rows = list(zip(labels, [tuple(row) for row in zip(*columns, strict=True)] or [()] * len(labels), strict=True))
+    header = tuple(
+        Cell(_heading(label), all(cell.is_number for cell in column) and bool(column))
+        for label, column in zip(body.columns, columns, strict=True)
     )
+    if frame.index.nlevels > 1:
+        groups = tuple(_group(name, list(run)) for name, run in groupby(rows, key=lambda row: row[0][0]))
+    else:
+        groups = (Group(head=None, rows=tuple(Row(label[0], cells) for label, cells in rows)),) if rows else ()
+    return TableView(corner=corner, header=header, groups=groups)
 
 
-def _merged(column: list[Cell]) -> list[Cell]:
-    """Runs of equal cells as one cell that spans them."""
-    merged: list[Cell] = []
-    for _, run in groupby(column, key=lambda cell: cell.text):
-        cells = list(run)
-        merged += [replace(cells[0], num_rows=len(cells)), *(replace(cell, num_rows=0) for cell in cells[1:])]
-    return merged
+def _headed(frame: pd.DataFrame) -> tuple[list[tuple[str, ...]], pd.DataFrame, str]:
+    """Headings of the rows, what stands beside them, and the heading of the headings."""
+    if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None and len(frame.columns) > 1:
+        first = _column(frame.iloc[:, 0], "")
+        return [(cell.text,) for cell in first], frame.iloc[:, 1:], _heading(frame.columns[0])
+    if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None:
+        return [("",)] * len(frame), frame, ""
+    labels = [label if isinstance(label, tuple) else (label,) for label in frame.index]
+    texts = [tuple(_label(part) for part in label) for label in labels]
+    return texts, frame, ", ".join(filter(None, (_heading(name or "") for name in frame.index.names)))
+
+
+def _label(part: Any) -> str:
+    is_missing = part is None or part is pd.NA or (isinstance(part, float) and math.isnan(part))
+    return "" if is_missing else _text_cell(str(part)).text
+
+
+def _group(name: str, run: list[tuple[tuple[str, ...], tuple[Cell, ...]]]) -> Group:
+    rows = [Row(", ".join(filter(None, label[1:])), cells) for label, cells in run]
+    if len(rows) == 1:
+        return Group(head=None, rows=(Row(", ".join(filter(None, (name, rows[0].heading))), rows[0].cells),))
+    blank = Cell("")
+    is_lifted = [all(not row.cells[i].text for row in rows[1:]) for i in range(len(rows[0].cells))]
+    head = tuple(cell if lifted else blank for cell, lifted in zip(rows[0].cells, is_lifted, strict=True))
+    first = tuple(blank if lifted else cell for cell, lifted in zip(rows[0].cells, is_lifted, strict=True))
+    return Group(head=Row(name, head), rows=(Row(rows[0].heading, first), *rows[1:]))
 
 
 def _heading(label: Any) -> str:
@@ -85,29 +160,70 @@ def _heading(label: Any) -> str:
     return " ".join(str(part) for part in parts if part not in ("", None)).replace("_", " ")
 
 
-def _cell(value: Any, heading: str) -> Cell:
+def _column(values: pd.Series[Any], heading: str) -> list[Cell]:
+    """A column's cells: real numbers with as many decimals as its numbers need together."""
+    is_real = [isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values]
+    reals = [float(v) for v, real in zip(values, is_real, strict=True) if real]
+    decimals = _decimals(reals)
+    is_p_value = heading.lower() in _P_VALUES
+    return [
+        Cell(number_text(float(v), is_p_value=is_p_value, decimals=decimals), is_number=True) if real else _other(v)
+        for v, real in zip(values, is_real, strict=True)
+    ]
+
+
+def _other(value: Any) -> Cell:
     if value is None or value is pd.NA or value is pd.NaT:
-        return Cell(text=_ABSENT, is_number=True)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return Cell(text=str(value))
-    return Cell(text=number_text(float(value), is_p_value=heading.lower() in _P_VALUES), is_number=True)
+        return Cell(ABSENT, is_number=True)
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no")
+    return _text_cell(str(value))
 
 
-def number_text(value: float, *, is_p_value: bool = False) -> str:
-    """A number to four significant digits; a p-value to three decimals, "<0.001" below."""
+def _text_cell(text: str) -> Cell:
+    shown = _HYPHEN_MINUS.sub(MINUS, text)
+    if shown and shown != ABSENT and not _NUMBER_LIKE.fullmatch(shown):
+        return Cell(shown)
+    return Cell(_BRACKETED.sub(lambda match: match[0].replace(" ", NO_BREAK), shown), is_number=True)
+
+
+def _as_text(cell: Cell) -> Cell:
+    """A number in a column that holds words, too, lines up with them."""
+    return Cell(cell.text)
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """Decimals with which a column shows four digits of its largest number and two of its smallest, at most four."""
+    sizes = [abs(value) for value in values if math.isfinite(value) and value and _SMALL <= abs(value) < _LARGE]
+    if all(value == int(value) for value in values if math.isfinite(value)):
+        return 0
+    if not sizes:
+        return _MOST_DECIMALS
+    of_largest = _DIGITS - 1 - math.floor(math.log10(max(sizes)))
+    of_smallest = 1 - math.floor(math.log10(min(sizes)))
+    return min(_MOST_DECIMALS, max(of_largest, min(of_smallest, _MOST_DECIMALS), 0))
+
+
+def number_text(value: float, *, is_p_value: bool = False, decimals: int | None = None) -> str:
+    """A number as a journal prints it: to four digits, or with so many decimals; a p-value to three decimals."""
     if math.isnan(value):
-        return _ABSENT
+        return ABSENT
     if is_p_value:
-        return f"<{_LEAST_P}" if value < _LEAST_P else f"{value:.3f}"
+        return p_text(value)
     if math.isinf(value):
-        return "\N{INFINITY}" if value > 0 else f"{_MINUS}\N{INFINITY}"
-    return _finite_text(value).replace("-", _MINUS)
+        return "\N{INFINITY}" if value > 0 else f"{MINUS}\N{INFINITY}"
+    return _finite_text(value, _decimals([value]) if decimals is None else decimals).replace("-", MINUS)
 
 
-def _finite_text(value: float) -> str:
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
+def _finite_text(value: float, decimals: int) -> str:
+    if value == int(value) and abs(value) < 1e15 and (decimals == 0 or value == 0 or abs(value) >= _LARGE):
+        return count_text(int(value))
     if not _SMALL <= abs(value) < _LARGE:
-        return f"{value:.3e}"
-    num_decimals = max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{num_decimals}f}"
+        return f"{value:.2e}"
+    whole, point, fraction = f"{value:.{decimals}f}".partition(".")
+    return f"{count_text(int(whole)) if abs(int(whole)) else whole}{point}{fraction}"
+
+
+def count_text(count: int) -> str:
+    """A count with thin spaces between its thousands, from five digits on."""
+    return str(count) if abs(count) < _LEAST_GROUPED else f"{count:,}".replace(",", THIN)
