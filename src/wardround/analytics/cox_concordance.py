@@ -164,8 +164,7 @@ class _Tables:
 
     def _count(self, where: Indices, bins: Any, weight: Values, mask: Any) -> Values:
         cell = where[mask] * self._num_bins + bins[mask]
-        total: Values = np.bincount(cell, weight[mask], minlength=self._leaving.size)
-        return total
+        return np.bincount(cell, weight[mask], minlength=self._leaving.size).astype(np.float64, copy=False)
 
     @property
     def at_risk(self) -> Values:

@@ -253,9 +253,10 @@ class Hazard:
             death_weight: sum of the deaths' case weights, shape (num_points,).
             ties: method for tied deaths.
         """
-        deaths = deaths if ties == "efron" else np.zeros_like(at_risk)
+        is_efron = ties == "efron"
+        deaths = deaths if is_efron else np.zeros_like(at_risk)
         weight = death_weight / num_deaths
-        sums = _sums_over_ties(at_risk[:, 0], deaths[:, 0], num_deaths) * weight
+        sums = _sums_over_ties(at_risk[:, 0], deaths[:, 0], num_deaths, is_efron) * weight
         inverse, inverse_f, log_denominator, *factors = sums
         s, e = at_risk[:, 1:], deaths[:, 1:]
         f0, f1, f2 = (factor[:, None] for factor in factors)
@@ -282,7 +283,7 @@ class Hazard:
         return total
 
 
-def _sums_over_ties(at_risk: Values, deaths: Values, num_deaths: Indices) -> Values:
+def _sums_over_ties(at_risk: Values, deaths: Values, num_deaths: Indices, is_efron: bool) -> Values:
     """Over the ties of each point, with `D = S0 - f E0`: 1/D, f/D, log D, 1/D^2, f/D^2, f^2/D^2.
 
     Shape (6, num_points).
@@ -295,7 +296,7 @@ def _sums_over_ties(at_risk: Values, deaths: Values, num_deaths: Indices) -> Val
         stop = max(start + 1, int(np.searchsorted(ends, before + _CHUNK, side="right")))
         d = num_deaths[start:stop]
         begins = np.cumsum(d) - d
-        f = (np.arange(int(d.sum())) - np.repeat(begins, d)) / np.repeat(d, d)
+        f = is_efron * (np.arange(int(d.sum())) - np.repeat(begins, d)) / np.repeat(d, d)
         with np.errstate(all="ignore"):  # an impossible denominator shows in the likelihood
             denominator = np.repeat(at_risk[start:stop], d) - f * np.repeat(deaths[start:stop], d)
             inverse = 1 / denominator
@@ -308,7 +309,7 @@ def _sums_over_ties(at_risk: Values, deaths: Values, num_deaths: Indices) -> Val
 
 def cumulated(values: Values) -> Values:
     """Sums up to and without each point, shape (num_points + 1, ...)."""
-    return np.concatenate([np.zeros_like(values[:1]), values.cumsum(axis=0)])
+    return np.concatenate([np.zeros((1, *values.shape[1:])), values.cumsum(axis=0)])
 
 
 def predictor(block: RiskBlock, coefficients: Values) -> tuple[Values, NDArray[np.bool_]]:
