@@ -20,7 +20,11 @@ ENTRY_POINT_GROUP = "wardround.analyses"
 BUILT_IN = (
     "wardround.analytics.census",
     "wardround.analytics.describe",
+    "wardround.analytics.evaluate",
     "wardround.analytics.glm",
+    "wardround.analytics.imputation",
+    "wardround.analytics.imputation_tables",
+    "wardround.analytics.imputed",
     "wardround.analytics.meta_analysis",
     "wardround.analytics.moments",
     "wardround.analytics.preparation",
