@@ -7,6 +7,7 @@ import numpy as np
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.data.table import Table
 from wardround.engines.simulation import Event, Simulation
+from wardround.privacy.disclosure import DisclosureRules
 
 
 def number(name: str, **options) -> Variable:
@@ -25,10 +26,11 @@ def hospitals(
     *,
     script: Sequence[Event] = (),
     minimum_sites: int | None = None,
+    disclosure: DisclosureRules | str = "none",
 ) -> Simulation:
-    """Record i is at site `site_of[i]`; numbers as float64 with NaN, levels as codes with -1."""
+    """Record i is at site `site_of[i]`; numbers as float64 with NaN, levels as codes with -1. Nothing is hidden."""
     tables, setting = tables_of(variables, columns, site_of, num_sites)
-    return Simulation(tables, setting, script=script, minimum_sites=minimum_sites)
+    return Simulation(tables, setting, script=script, minimum_sites=minimum_sites, disclosure=disclosure)
 
 
 def tables_of(

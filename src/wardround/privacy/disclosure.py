@@ -183,14 +183,22 @@ PRESETS: Mapping[str, DisclosureRules] = MappingProxyType(
                 own_cells="refuse",
             ),
             # Numbers from 1 to 7 are suppressed, all others rounded to the nearest 5.
-            DisclosureRules(preset="nhs", minimum_cell=8, minimum_rows_total=8, rounding=5),
+            DisclosureRules(preset="nhs", minimum_cell=8, minimum_rows_site=8, minimum_rows_total=8, rounding=5),
             # No cell from 1 to 10, and nothing from which one follows.
-            DisclosureRules(preset="cms11", minimum_cell=11, minimum_rows_total=11),
+            DisclosureRules(preset="cms11", minimum_cell=11, minimum_rows_site=11, minimum_rows_total=11),
             DisclosureRules(preset="none", minimum_cell=1, allows_site_results=True),
+            # Against a coordinator that sees each site's answers: what a hospital may set for itself.
+            DisclosureRules(
+                preset="hospital",
+                minimum_rows_site=10,
+                minimum_rows_total=20,
+                parameters_per_row=0.5,
+                patient_dominance=0.5,
+            ),
         )
     }
 )
-"""The rules by name: `standard`, `datashield`, `nhs`, `cms11` and `none`."""
+"""The rules by name: `standard`, `datashield`, `nhs`, `cms11`, `none`; `hospital` is meant as a hospital's own."""
 
 
 def rules_of(given: DisclosureRules | str | None) -> DisclosureRules:
