@@ -25,7 +25,10 @@ PUBLIC = [
     "__version__",
     "describe",
     "errors",
+    "evaluate",
     "glm",
+    "load_model",
+    "scoring_model_of",
     "simulate",
     "simulate_folder",
 ]

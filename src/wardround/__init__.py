@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wardround import errors
-    from wardround.api import __version__, describe, glm
+    from wardround.analytics.scoring_sklearn import scoring_model_of
+    from wardround.api import __version__, cox, describe, evaluate, glm
     from wardround.data.contract import Contract, Variable
     from wardround.engines.simulated_hospitals import simulate, simulate_folder
     from wardround.engines.simulation import Event, Simulation
     from wardround.errors import WardroundError
     from wardround.privacy.disclosure import DisclosureRules
+    from wardround.studies.model_file import load_model
 
 __all__ = [
     "Contract",
@@ -31,9 +33,13 @@ __all__ = [
     "Variable",
     "WardroundError",
     "__version__",
+    "cox",
     "describe",
     "errors",
+    "evaluate",
     "glm",
+    "load_model",
+    "scoring_model_of",
     "simulate",
     "simulate_folder",
 ]
@@ -46,8 +52,12 @@ _MODULES = {
     "Variable": "wardround.data.contract",
     "WardroundError": "wardround.errors",
     "__version__": "wardround.api",
+    "cox": "wardround.api",
     "describe": "wardround.api",
+    "evaluate": "wardround.api",
     "glm": "wardround.api",
+    "load_model": "wardround.studies.model_file",
+    "scoring_model_of": "wardround.analytics.scoring_sklearn",
     "simulate": "wardround.engines.simulated_hospitals",
     "simulate_folder": "wardround.engines.simulated_hospitals",
 }

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from wardround.analytics.cox import cox as _cox
 from wardround.analytics.describe import describe as _describe
+from wardround.analytics.evaluate import evaluate as _evaluate
 from wardround.analytics.glm import glm as _glm
 from wardround.report.versions import package_version
 from wardround.sums import Workflow, WorkflowType
@@ -51,5 +53,7 @@ def face(workflow: WorkflowType[P, R]) -> Callable[Concatenate[Federation, P], R
     return run
 
 
+cox = face(_cox)
 describe = face(_describe)
+evaluate = face(_evaluate)
 glm = face(_glm)

@@ -7,6 +7,7 @@ from pathlib import Path
 from wardround.data.contract import Contract
 from wardround.data.sources.contract_file import read_contract
 from wardround.errors import ConfigError
+from wardround.studies.model_file import with_models
 from wardround.studies.study import MAX_STUDY_BYTES, Study, parse_study
 from wardround.sums import Vocabulary
 
@@ -40,10 +41,10 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
 
 
 def read_study(path: Path, vocabulary: Vocabulary) -> Study:
-    """A study from its file. Raises `ConfigError` that names the file, the place and the remedy."""
+    """A study from its file, with the models it names. Raises `ConfigError`: the file, the place and the remedy."""
     text = read_text(path, "study file", MAX_STUDY_BYTES)
     try:
-        return parse_study(text, vocabulary)
+        return with_models(parse_study(text, vocabulary), path.parent)
     except ConfigError as error:
         raise ConfigError(f"the study file {path} is refused:\n{error}") from None
 

@@ -19,6 +19,7 @@ from wardround.sums import Vocabulary
 ENTRY_POINT_GROUP = "wardround.analyses"
 BUILT_IN = (
     "wardround.analytics.census",
+    "wardround.analytics.cox",
     "wardround.analytics.describe",
     "wardround.analytics.evaluate",
     "wardround.analytics.glm",

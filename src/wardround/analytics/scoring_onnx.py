@@ -1,0 +1,283 @@
+"""ONNX graphs: what one may hold, checked from its bytes before anything runs it, and its predictions.
+
+ONNX is a graph of named operators, so a graph runs no code of its own. What can still do harm is refused: files
+beside it (external data), operators of other domains (native libraries), control flow and functions, operators
+that make arrays from numbers in the graph (a few bytes that ask for terabytes), and sequences or maps.
+Needs onnx and onnxruntime (the extra `onnx`).
+
+References:
+    The ONNX specification, onnx.proto; operators of the domains ai.onnx and ai.onnx.ml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.analytics.expression import shorten
+from wardround.analytics.scoring_model import MAX_MODEL_BYTES
+from wardround.errors import ConfigError
+
+Values = NDArray[np.float64]
+
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+MAX_NODES = 20_000
+"""Most operators of a graph."""
+MAX_ROW_ELEMENTS = 100_000
+"""Widest intermediate of a graph whose shape can be told beforehand (unit: elements a record)."""
+ROWS_AT_A_TIME = 1_024
+"""Records that a graph is given at once."""
+_OPERATOR_NAMES = """
+    Abs Add And ArgMax ArgMin BatchNormalization Cast CastLike Ceil Clip Concat Constant Cos Div Dropout Elu Equal
+    Erf Exp Flatten Floor Gather GatherElements Gelu Gemm Greater GreaterOrEqual HardSigmoid HardSwish Identity
+    IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Mean Min Mish Mul Neg Not
+    Or PRelu Pow Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round Selu Shape Sigmoid Sign Sin Slice Softmax Softplus
+    Softsign Split Sqrt Squeeze Sub Sum Tan Tanh TopK Transpose Unsqueeze Where Xor
+    ArrayFeatureExtractor Binarizer CategoryMapper DictVectorizer FeatureVectorizer Imputer LabelEncoder
+    LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble
+    TreeEnsembleClassifier TreeEnsembleRegressor
+"""
+OPERATORS = frozenset(_OPERATOR_NAMES.split())
+"""Operators that a graph may use."""
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the graph.
+        type: of its elements: "float", "double", "int64", "int32", "bool", "string", or another's number.
+        width: columns; None where the graph leaves them open.
+        rank: number of axes.
+    """
+
+    name: str
+    type: str
+    width: int | None
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A checked graph's inputs and outputs, and what its file says of itself."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    metadata: dict[str, str]
+
+
+_DTYPES: dict[str, Any] = {
+    "float": np.float32, "double": np.float64, "int64": np.int64, "int32": np.int32, "bool": np.bool_,
+}  # fmt: skip
+
+
+def _libraries() -> tuple[ModuleType, ModuleType]:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError("models in ONNX need onnx and onnxruntime: pip install 'wardround[onnx]'") from error
+    return onnx, onnxruntime
+
+
+def check_graph(file: bytes) -> Ports:
+    """Parse an ONNX file and check everything in it; nothing is run.
+
+    Args:
+        file: its bytes.
+
+    Returns:
+        Its inputs and outputs.
+
+    Raises:
+        ConfigError: it is no ONNX file, or holds what is not allowed; says what.
+
+    Guarantees:
+        graphs_hold_the_allow_list_only: an operator, a domain or a part that is not on the list is refused.
+    """
+    onnx, _ = _libraries()
+    graph = _parsed(onnx, file)
+    _check_parts(onnx, graph)
+    _check_nodes(onnx, graph.graph)
+    _check_tensors(onnx, graph.graph)
+    stored = {tensor.name for tensor in graph.graph.initializer}
+    inputs = tuple(_port(onnx, given) for given in graph.graph.input if given.name not in stored)
+    outputs = tuple(_port(onnx, given) for given in graph.graph.output)
+    if not inputs or not outputs:
+        raise ConfigError("the ONNX model has no input or no output")
+    _check_widths(onnx, graph)
+    return Ports(inputs, outputs, {entry.key: entry.value for entry in graph.metadata_props})
+
+
+def _parsed(onnx: ModuleType, file: bytes) -> Any:
+    if len(file) > MAX_MODEL_BYTES:
+        raise ConfigError(f"the ONNX model has {len(file)} bytes; the limit is {MAX_MODEL_BYTES} bytes")
+    what = _other_kind(file)
+    if what:
+        raise ConfigError(f"this is no ONNX model but {what}; convert the model with skl2onnx or torch.onnx.export")
+    try:
+        graph = onnx.load_model_from_string(file)
+        onnx.checker.check_model(graph, full_check=False)
+    except Exception as error:  # the parser and the checker raise classes of their own, and plain ValueError
+        said = shorten(" ".join(str(error).split()))
+        raise ConfigError(f"this is no ONNX model, or it is cut short or broken: {said}") from None
+    return graph
+
+
+def _other_kind(file: bytes) -> str | None:
+    if file.startswith(_PICKLES):
+        return "a pickle (joblib files are pickles, too), which may run any code when it is loaded"
+    if file.startswith((b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        return "an archive or a compressed file"
+    if not file.strip():
+        return "an empty file"
+    return "text" if file.lstrip()[:1] in (b"{", b"[", b"#") and file.isascii() else None
+
+
+def _check_parts(onnx: ModuleType, model: Any) -> None:
+    domains = {entry.domain for entry in model.opset_import}
+    foreign = sorted(domains - set(DOMAINS))
+    if foreign:
+        raise ConfigError(f"the ONNX model uses operators of the domain {shorten(foreign[0])!r}; allowed: ai.onnx[.ml]")
+    if model.functions or model.training_info:
+        raise ConfigError("the ONNX model holds functions or training information; export it for inference, inlined")
+    if model.graph.sparse_initializer:
+        raise ConfigError("the ONNX model holds sparse tensors; export it with dense ones")
+    if len(model.graph.node) > MAX_NODES:
+        raise ConfigError(f"the ONNX model has {len(model.graph.node)} operators; the limit is {MAX_NODES}")
+
+
+def _check_nodes(onnx: ModuleType, graph: Any) -> None:
+    for node in graph.node:
+        if node.domain not in DOMAINS:
+            raise ConfigError(f"the ONNX model uses the domain {shorten(node.domain)!r}; allowed: ai.onnx, ai.onnx.ml")
+        if node.op_type == "ZipMap":
+            raise ConfigError("the ONNX model ends in maps (ZipMap); convert it with options={'zipmap': False}")
+        if node.op_type not in OPERATORS:
+            raise ConfigError(
+                f"the ONNX model uses the operator {shorten(node.op_type)!r}, which is not on the list of allowed "
+                "ones (no control flow, no random numbers, nothing that makes arrays of any size)"
+            )
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs or attribute.sparse_tensors:
+                raise ConfigError(f"the ONNX model has a graph or a sparse tensor inside {node.op_type!r}")
+
+
+def _check_tensors(onnx: ModuleType, graph: Any) -> None:
+    inside = [a for node in graph.node for a in node.attribute]
+    attached = [tensor for a in inside for tensor in ([a.t] if a.HasField("t") else []) + list(a.tensors)]
+    for tensor in [*graph.initializer, *attached]:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ConfigError("the ONNX model keeps tensors in other files; save it as one file")
+        num_elements = int(np.prod([max(int(size), 0) for size in tensor.dims], dtype=object))
+        if num_elements > MAX_MODEL_BYTES:
+            raise ConfigError(f"a tensor of the ONNX model has {num_elements} elements, more than its file can hold")
+
+
+def _check_widths(onnx: ModuleType, model: Any) -> None:
+    """Refuse intermediates that are very wide, where shapes can be told without running."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception as error:  # the library's own classes
+        raise ConfigError(f"the shapes of the ONNX model do not fit: {shorten(str(error))}") from None
+    for value in inferred.graph.value_info:
+        sizes = [int(d.dim_value) for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if int(np.prod(sizes, dtype=object)) > MAX_ROW_ELEMENTS:
+            raise ConfigError(f"the ONNX model is over {MAX_ROW_ELEMENTS} elements wide at one of its operators")
+
+
+def _port(onnx: ModuleType, value: Any) -> Port:
+    if not value.type.HasField("tensor_type"):
+        raise ConfigError(
+            f"{shorten(value.name)!r} of the ONNX model is no tensor; convert it with options={{'zipmap': False}}"
+        )
+    tensor = value.type.tensor_type
+    name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "unknown"
+    dims = list(tensor.shape.dim)
+    if dims and dims[0].HasField("dim_value") and dims[0].dim_value != 0:
+        raise ConfigError(
+            f"{shorten(value.name)!r} of the ONNX model takes {dims[0].dim_value} records at a time; export it with "
+            "a first axis of any size"
+        )
+    width = 1 if len(dims) == 1 else int(dims[1].dim_value) if len(dims) == 2 and dims[1].dim_value > 0 else None
+    return Port(value.name, name, width, len(dims))
+
+
+def fed_as(port: Port) -> Any:
+    """The numpy type of an input's numbers; None for text.
+
+    Raises:
+        ConfigError: a type that is not fed.
+    """
+    if port.type == "string":
+        return None
+    if port.type not in _DTYPES:
+        raise ConfigError(f"input {shorten(port.name)!r} of the ONNX model holds {port.type}; allowed: float and int64")
+    return _DTYPES[port.type]
+
+
+class OnnxSession:
+    """A checked graph that is ready to predict, in one thread.
+
+    Args:
+        file: its bytes; checked before a session is made of them.
+        output: name of the output that is the prediction.
+
+    Raises:
+        ConfigError: as `check_graph`, or the runtime does not know an operator's version.
+    """
+
+    def __init__(self, file: bytes, output: str) -> None:
+        self.ports = check_graph(file)
+        if output not in {port.name for port in self.ports.outputs}:
+            raise ConfigError(f"the ONNX model has no output {shorten(output)!r}")
+        _, runtime = _libraries()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 4  # what it would log might hold values
+        self._output = output
+        try:
+            self._session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's own classes
+            raise ConfigError(f"onnxruntime refuses the model: {shorten(' '.join(str(error).split()))}") from None
+
+    def predict(self, feeds: dict[str, NDArray[Any]], num_rows: int) -> Values:
+        """Predictions by record, shape (num_rows,); of two columns the second.
+
+        Args:
+            feeds: by input, shape (num_rows, width) or (num_rows,).
+            num_rows: number of records.
+
+        Raises:
+            ConfigError: the graph cannot compute them, or its output is not one number a record.
+        """
+        parts = []
+        for start in range(0, num_rows, ROWS_AT_A_TIME):
+            part = {name: values[start : start + ROWS_AT_A_TIME] for name, values in feeds.items()}
+            parts.append(self._predict_some(part, min(ROWS_AT_A_TIME, num_rows - start)))
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _predict_some(self, feeds: dict[str, NDArray[Any]], num_rows: int) -> Values:
+        try:
+            (answer,) = self._session.run([self._output], feeds)
+        except Exception:  # the runtime's own classes; its words may hold values
+            raise ConfigError("the ONNX model cannot be computed on these records; check its inputs") from None
+        answer = np.asarray(answer)
+        if answer.dtype.kind not in "fiu" or answer.shape not in {(num_rows,), (num_rows, 1), (num_rows, 2)}:
+            raise ConfigError(
+                f"the output {shorten(self._output)!r} of the ONNX model must be one number a record, or the "
+                f"probabilities of two classes; it has the shape {answer.shape[1:]} a record"
+            )
+        return np.asarray(answer if answer.ndim == 1 else answer[:, -1], np.float64)
+
+
+__all__ = ["OPERATORS", "OnnxSession", "Port", "Ports", "check_graph", "fed_as"]
