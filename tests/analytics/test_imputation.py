@@ -270,7 +270,7 @@ def test_completed_functions_are_named_and_versioned() -> None:
         assert function.is_stateful
         assert function.parameters.names[0] == "copy"
     with pytest.raises(LocalProtocolError, match="no form that runs on a completed copy"):
-        next(on_copy(ask(observed, ("age",), ((),)), 0))
+        next(on_copy(ask(observed, ("age",), ((),), (), 1), 0))
 
 
 def test_too_few_records_are_refused() -> None:

@@ -167,6 +167,18 @@ def test_site_intercepts_follow_the_sites() -> None:
     assert means[0] < means[1]  # imputed by site, the copies agree more
 
 
+def test_complete_records_are_left_out_where_a_site_has_too_few() -> None:
+    north = SITES["North"].reset_index(drop=True).assign(age=50.0, ward="day", sex="F")
+    north.loc[50:, "age"] = np.nan
+    north.loc[:47, "sex"] = None  # two records have both
+    sites = {"North": north, "South": SITES["South"]}
+    result = run(sites=sites, rules={"minimum_rows_site": 3})
+    assert result.complete_cases is None
+    assert any("the model of the complete records left out" in note for note in result.notes)
+    assert result.sites == ("North", "South")
+    assert run(sites=sites, rules={"minimum_rows_site": 2}).complete_cases is not None
+
+
 def test_nothing_missing_equals_the_plain_model() -> None:
     sites = {name: frame.drop(columns=["age", "sex", "ward"]) for name, frame in SITES.items()}
     simulation = federation(sites)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.analytics.design import complete_rows
 from wardround.analytics.imputation_chain import (
     Chain,
     Copies,
@@ -42,7 +43,7 @@ Counts = NDArray[np.int64]
 
 
 class Observed(Contribution):
-    """Who has a value: records, records complete in all variables, missing values, values by level."""
+    """Who has a value: records, records complete in the analysed variables, missing values, values by level."""
 
     num_records: int = people()
     num_patients: int = people()
@@ -50,21 +51,33 @@ class Observed(Contribution):
     num_missing: Counts = people("num_variables")
     num_at_level: Counts = people("num_levels")
     num_sites_without: Array = exact("num_variables")
+    num_sites_short: float = exact()
 
 
-def _observed_symbols(variables: tuple[str, ...], levels: tuple[tuple[float, ...], ...]) -> dict[str, float]:
+def _observed_symbols(
+    variables: tuple[str, ...], levels: tuple[tuple[float, ...], ...], analysed: tuple[str, ...], fewest: int
+) -> dict[str, float]:
     return {"num_variables": len(variables), "num_levels": sum(map(len, levels))}
 
 
 @site_function("imputation.observed", version=1, symbols=_observed_symbols)
-def observed(data: Table, variables: tuple[str, ...], levels: tuple[tuple[float, ...], ...]) -> Observed:
+def observed(
+    data: Table,
+    variables: tuple[str, ...],
+    levels: tuple[tuple[float, ...], ...],
+    analysed: tuple[str, ...],
+    fewest: int,
+) -> Observed:
     """Counts of missing values and of levels; and which variables this site has no value of at all.
 
     Args:
         data: this site's table.
         variables: their names.
         levels: for each, the values that are counted; empty for a number.
+        analysed: those in which a complete record must have a value.
+        fewest: complete records, other than none, below which this site counts itself as one that is short of them.
     """
+    num_complete = len(complete_rows(data, analysed))
     at_level: list[int] = []
     is_missing = np.array([data.is_missing(name) for name in variables]).reshape(len(variables), data.num_records)
     for name, values in zip(variables, levels, strict=True):
@@ -73,10 +86,11 @@ def observed(data: Table, variables: tuple[str, ...], levels: tuple[tuple[float,
     return Observed(
         num_records=data.num_records,
         num_patients=data.num_patients,
-        num_complete=int((~is_missing.any(axis=0)).sum()) if variables else data.num_records,
+        num_complete=num_complete,
         num_missing=is_missing.sum(axis=1).astype(np.int64),
         num_at_level=np.array(at_level, np.int64),
         num_sites_without=np.array([float(data.num_records > 0 and row.all()) for row in is_missing]),
+        num_sites_short=float(0 < num_complete < fewest),
     )
 
 

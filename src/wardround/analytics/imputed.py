@@ -241,12 +241,14 @@ def _whole_numbers(variable: Variable) -> tuple[float, ...]:
 def _attempt(setting: Setting, options: _Options) -> Steps[ImputedResult]:
     names = tuple(options.roles)
     levels = tuple(options.codes.get(name, ()) for name in names)
-    counted = yield from ask(observed, names, levels)
+    analysed = tuple(name for name in names if options.roles[name] != "auxiliary")
+    counted = yield from ask(observed, names, levels, analysed, _fewest_rows(setting, options))
     targets = _targets(names, counted.sum)
     _refuse_moving_knots(options.plan, targets)
     chain, absent = yield from _chain(setting, options, names, levels, counted.sum)
     _check_size(chain, targets)
-    complete = yield from _complete_cases(setting, options, bool(targets))
+    is_short = counted.sum.num_sites_short > 0
+    complete = (yield from _complete_cases(setting, options, is_short)) if targets else None
     rng = np.random.default_rng(options.seed)
     courses: Mapping[str, Course] = {}
     if targets:
@@ -395,12 +397,29 @@ def _check_size(chain: Chain, targets: tuple[str, ...]) -> None:
             )
 
 
-def _complete_cases(setting: Setting, options: _Options, is_needed: bool) -> Steps[GLMResult | str | None]:
-    """The fit to the complete records; a text where there is none."""
+def _fewest_rows(setting: Setting, options: _Options) -> int:
+    """Complete records below which the disclosure rules keep a site out of the model of the complete records."""
+    width = 1 + len(setting.sites) * options.by_site
+    for term in options.plan.terms:
+        factors = {s.factor.name: s.factor for product in term.products for s in product}
+        width += math.prod(map(_most_columns, factors.values()))
     rules = setting.disclosure
-    if not options.complete_cases or not is_needed:
+    return max(rules.minimum_rows_site, math.ceil(width / rules.parameters_per_row))
+
+
+def _most_columns(factor: FormulaFactor) -> int:
+    if isinstance(factor, CategoryFactor):
+        return len(factor.levels)
+    if isinstance(factor, SplineFactor):
+        return factor.degree + 1 + len(factor.knots or factor.knot_quantiles)
+    return 1
+
+
+def _complete_cases(setting: Setting, options: _Options, is_short: bool) -> Steps[GLMResult | str | None]:
+    """The fit to the complete records; a text where there is none."""
+    if not options.complete_cases:
         return None
-    if rules.minimum_rows_site > 1 or rules.parameters_per_row < np.inf:
+    if is_short:
         return "left out, as a site with few complete records would be kept out of the whole run"
     try:
         return (yield from options.model.steps(setting))

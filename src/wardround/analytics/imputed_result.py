@@ -131,7 +131,7 @@ class ImputedResult:
         complete_cases: the coefficients of the complete records; None where they were not fitted.
         variables: how each was imputed.
         num_records: records at the sites; None: hidden.
-        num_complete: of them, complete in all variables; None: hidden.
+        num_complete: of them, complete in all variables of the formula; None: hidden.
         num_imputations: completed copies; 1 where nothing is missing.
         num_iterations: of the chained equations.
         num_donors: of predictive mean matching; 0: numbers were drawn from the normal distribution.
@@ -361,8 +361,9 @@ def _complete_terms(fit: GLMResult) -> tuple[CompleteCaseTerm, ...]:
 def _shown_complete(rules: DisclosureRules, planned: Planned) -> int | None:
     """The complete records, unless what is shown beside them would give a small count back by subtraction."""
     left_out = planned.num_records - planned.num_complete
-    differences = [left_out, *(left_out - variable.num_missing for variable in planned.variables)]
-    if any(map(rules.is_small, differences)) or any(rules.is_small(v.num_missing) for v in planned.variables):
+    analysed = [variable.num_missing for variable in planned.variables if variable.role != "auxiliary"]
+    differences = [left_out, *(left_out - num_missing for num_missing in analysed)]
+    if any(map(rules.is_small, [*differences, *analysed])):
         return None
     return rules.shown(planned.num_complete)
 
