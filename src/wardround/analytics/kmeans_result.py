@@ -201,7 +201,7 @@ class KMeansResult:
             "distribution with the records' means and covariances"
         )
         return (
-            f"Complete records were clustered by {names}{others}, {scaled}into {len(self.clusters)} clusters by k-means "
+            f"Complete records were grouped by {names}{others}, {scaled}into {len(self.clusters)} clusters by k-means "
             f"(Lloyd 1982), {starts}. Centres were updated from sums over all sites and equal those of the pooled "
             "records. Clusters are judged by the index of Calinski and Harabasz (Calinski 1974) and the simplified "
             "silhouette (Hruschka 2004)."
