@@ -217,6 +217,8 @@ def _options(
     for name, where in ((event, "event"), (entry, "entry")):
         if name is not None and name in variables:
             raise ConfigError(f"formula: {name!r} is the {where}, and cannot be a predictor or the time too")
+    if weights is not None and not contract.variable(weights, "weights").is_numeric:
+        raise ConfigError(f"weights: variable {weights!r} is not a number")
     if cluster is not None and covariance != "cluster":
         raise ConfigError("cluster: give covariance = 'cluster' with it")
     if cluster not in (None, "patient", SITE) and contract.variable(str(cluster), "cluster").type == "text":

@@ -32,6 +32,9 @@ MONOTONE_STEP = 0.1
 MONOTONE_INFORMATION = 1e-4
 """Information along that step, relative to the one at zero, below which the likelihood counts as flat."""
 
+MOST_BEYOND = 4
+"""Steps in a row that lead to impossible hazards after which the likelihood counts as monotone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class At:
@@ -257,7 +260,7 @@ def fit_cox(prepared: Prepared, sets: RiskSets, start: At, penalty: Values) -> S
         only_a_settled_cox_fit_is_returned: the last step was below `STEP_TOLERANCE`, or below `FLAT_STEP` where the
             likelihood no longer moved.
     """
-    found, num_flat, num_asked = start, 0, 0
+    found, num_flat, num_asked, num_beyond = start, 0, 0, 0
     step = np.zeros_like(start.coefficients)
     for iteration in range(1, MAX_ITERATIONS + 1):
         step = solve_symmetric(found.curvature + np.diag(penalty), found.score - penalty * found.coefficients)
@@ -265,7 +268,10 @@ def fit_cox(prepared: Prepared, sets: RiskSets, start: At, penalty: Values) -> S
         if not penalty.any():
             _check_monotone(prepared, start, found, step)
         is_last = size <= (FLAT_STEP if num_flat >= 2 else STEP_TOLERANCE)
-        better, num_halvings = yield from _better(prepared, sets, found, step, penalty)
+        better, num_halvings, is_beyond = yield from _better(prepared, sets, found, step, penalty)
+        num_beyond = num_beyond + 1 if is_beyond else 0
+        if num_beyond >= MOST_BEYOND:
+            raise SeparationError(_monotone(prepared, step))
         num_asked += 1 + num_halvings
         if better is None or num_asked > MAX_ITERATIONS:
             break
@@ -287,13 +293,19 @@ def _gain(before: At, after: At, penalty: Values) -> float:
 
 def _better(
     prepared: Prepared, sets: RiskSets, found: At, step: Values, penalty: Values
-) -> Steps[tuple[At | None, int]]:
-    """The first of the step, half of it, a quarter of it, ... at which the likelihood is no worse; and which it was."""
+) -> Steps[tuple[At | None, int, bool]]:
+    """The first of the step, half of it, a quarter of it, ... at which the likelihood is no worse.
+
+    Returns:
+        It, which it was, and whether the whole step led to impossible hazards.
+    """
+    is_beyond = False
     for num_halvings in range(MAX_ITERATIONS):
         there = yield from sets.at(prepared, found.coefficients + step / 2**num_halvings)
         if _gain(found, there, penalty) >= -1e-9 * abs(found.log_likelihood) - 1e-12:
-            return there, num_halvings
-    return None, MAX_ITERATIONS
+            return there, num_halvings, is_beyond
+        is_beyond |= num_halvings == 0 and not np.isfinite(there.log_likelihood)
+    return None, MAX_ITERATIONS, is_beyond
 
 
 def _check_monotone(prepared: Prepared, start: At, found: At, step: Values) -> None:
@@ -304,9 +316,13 @@ def _check_monotone(prepared: Prepared, start: At, found: At, step: Values) -> N
     is_outward = float(step @ start.curvature @ found.coefficients) > 0
     if not (is_outward and here < MONOTONE_INFORMATION * at_zero):
         return
+    raise SeparationError(_monotone(prepared, step))
+
+
+def _monotone(prepared: Prepared, step: Values) -> str:
     largest = np.abs(step).max()
     names = [c.name for c, s in zip(prepared.design.columns, step, strict=True) if abs(s) > 0.1 * largest]
-    raise SeparationError(
+    return (
         f"monotone likelihood: it grows for ever in the direction of {', '.join(names[:5])}, so that the hazard ratio "
         "is infinite (at each event the highest value of those at risk had it, or a level has no event); merge rare "
         "levels, leave the term out, or add an l2 penalty"
