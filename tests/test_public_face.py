@@ -27,6 +27,7 @@ PUBLIC = [
     "errors",
     "evaluate",
     "glm",
+    "kaplan_meier",
     "load_model",
     "scoring_model_of",
     "simulate",

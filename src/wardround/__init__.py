@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wardround import errors
     from wardround.analytics.scoring_sklearn import scoring_model_of
-    from wardround.api import __version__, cox, describe, evaluate, glm
+    from wardround.api import __version__, cox, describe, evaluate, glm, kaplan_meier
     from wardround.data.contract import Contract, Variable
     from wardround.engines.simulated_hospitals import simulate, simulate_folder
     from wardround.engines.simulation import Event, Simulation
@@ -38,6 +38,7 @@ __all__ = [
     "errors",
     "evaluate",
     "glm",
+    "kaplan_meier",
     "load_model",
     "scoring_model_of",
     "simulate",
@@ -56,6 +57,7 @@ _MODULES = {
     "describe": "wardround.api",
     "evaluate": "wardround.api",
     "glm": "wardround.api",
+    "kaplan_meier": "wardround.api",
     "load_model": "wardround.studies.model_file",
     "scoring_model_of": "wardround.analytics.scoring_sklearn",
     "simulate": "wardround.engines.simulated_hospitals",

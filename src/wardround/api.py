@@ -11,6 +11,7 @@ from wardround.analytics.cox import cox as _cox
 from wardround.analytics.describe import describe as _describe
 from wardround.analytics.evaluate import evaluate as _evaluate
 from wardround.analytics.glm import glm as _glm
+from wardround.analytics.kaplan_meier import kaplan_meier as _kaplan_meier
 from wardround.report.versions import package_version
 from wardround.sums import Workflow, WorkflowType
 
@@ -57,3 +58,4 @@ cox = face(_cox)
 describe = face(_describe)
 evaluate = face(_evaluate)
 glm = face(_glm)
+kaplan_meier = face(_kaplan_meier)

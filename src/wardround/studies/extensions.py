@@ -26,6 +26,7 @@ BUILT_IN = (
     "wardround.analytics.imputation",
     "wardround.analytics.imputation_tables",
     "wardround.analytics.imputed",
+    "wardround.analytics.kaplan_meier",
     "wardround.analytics.meta_analysis",
     "wardround.analytics.moments",
     "wardround.analytics.preparation",
