@@ -166,7 +166,7 @@ def test_wrong_usage_is_exit_code_2(run, args):
 
 def test_every_command_has_help_and_json_where_it_prints_data(run):
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert sorted(names) == ["demo", "run", "vocabulary"]
+    assert sorted(names) == ["demo", "run", "schema", "vocabulary"]
     for args in (["run"], ["vocabulary"], ["contract", "infer"], ["contract", "check"]):
         done = run(*args, "--help")
         assert done.exit_code == 0

@@ -7,6 +7,7 @@ import pytest
 import statsmodels.api as sm
 
 from tests.cli.conftest import STUDY
+from tests.report.conftest import needs_browser
 from wardround.engines.record import replay
 from wardround.engines.record_file import load_record
 from wardround.engines.simulated_hospitals import simulate_folder
@@ -134,7 +135,10 @@ def test_it_is_told_how_tables_without_a_contract_were_read(run, folder, study_f
         "note: 'age': 'unknown' among its values count as missing",
         """note: 'patient_id' may tell patients apart; if so, say patient = "patient_id" (now each row is a patient)""",
     ]
-    assert json.loads(done.stdout)["analyses"][0]["result"]["num_records"] == 3 * 81
+    document = json.loads(done.stdout)
+    assert document["analyses"][0]["result"]["num_records"] == 3 * 81
+    assert document["data"]["contract_is_inferred"]
+    assert [f"note: {note}" for note in document["data"]["reading_notes"]] == done.stderr.splitlines()
 
 
 def test_what_is_told_of_the_tables_is_of_bounded_length(run, folder, study_file, hospitals):
@@ -144,6 +148,41 @@ def test_what_is_told_of_the_tables_is_of_bounded_length(run, folder, study_file
     said = run("run", study_file(), "--simulate", folder).stderr.splitlines()
     assert len(said) == 11
     assert said[-1] == "note: and 2 more, as 'wardround contract infer' shows"
+
+
+def test_the_report_tells_how_tables_were_read(run, folder, study_file, hospitals, tmp_path):
+    report = tmp_path / "report.html"
+    for name, table in hospitals.items():
+        table.assign(patient_id=range(len(table))).to_csv(folder / f"{name}.csv", index=False)
+    assert run("run", study_file(), "--simulate", folder, "--report", report).exit_code == 0
+    assert "&#39;patient_id&#39; may tell patients apart" in report.read_text(encoding="utf-8")
+
+
+@needs_browser
+def test_a_pdf_is_written_and_named(run, folder, study_file, tmp_path):
+    pdf = tmp_path / "report.pdf"
+    done = run("run", study_file(), "--simulate", folder, "--json", "--pdf", pdf)
+    json.loads(done.stdout)
+    assert done.stderr == f"report: {pdf}\n"
+    assert pdf.read_bytes().startswith(b"%PDF-")
+
+
+def test_a_pdf_without_a_browser_is_refused_before_any_work(run, study_file, tmp_path, monkeypatch):
+    args = ("run", study_file(), "--simulate", tmp_path / "none", "--pdf", tmp_path / "report.pdf")
+    done = run(*args, "--browser", "netscape")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("wardround: there is no browser netscape; ")
+    monkeypatch.setenv("WARDROUND_BROWSER", "mosaic")
+    assert run(*args).stderr.startswith("wardround: there is no browser mosaic; ")
+
+
+def test_a_pdf_onto_the_study_file_is_refused_before_any_work(run, folder, study_file):
+    path = study_file()
+    before = path.read_bytes()
+    done = run("run", path, "--simulate", folder, "--pdf", path)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "exists and is no PDF; name another file" in done.stderr
+    assert path.read_bytes() == before
 
 
 def test_it_is_told_what_counts_as_missing(run, folder, study_file, hospitals, tmp_path):
@@ -158,4 +197,8 @@ def test_it_is_told_what_counts_as_missing(run, folder, study_file, hospitals, t
         "note: site 'West' (90 rows) does not fit the contract; these values count as missing:",
         "  'age': out of range in 90 rows (more than half of its values: is the unit the contract's?)",
     ]
-    assert json.loads(done.stdout)["analyses"][0]["result"]["num_records"] == 270
+    document = json.loads(done.stdout)
+    assert document["analyses"][0]["result"]["num_records"] == 270
+    (misfit,) = document["data"]["made_missing"]
+    assert (misfit["site"], misfit["violations"][0]["rows"]) == ("West", 90)
+    assert not document["data"]["contract_is_inferred"]

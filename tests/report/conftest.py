@@ -1,13 +1,30 @@
 """A study carried out, for the report to show."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import wardround as wr
 from wardround.cli.carry_out import carry_out
+from wardround.errors import ConfigError
+from wardround.report.pdf import find_browser
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.study import parse_study
+
+
+def _browser() -> Path | None:
+    try:
+        return find_browser()
+    except ConfigError:
+        return None
+
+
+BROWSER = _browser()
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="needs a browser: install Chromium (Debian: apt-get install chromium)"
+)
 
 
 def hospital(seed, level):

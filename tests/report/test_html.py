@@ -11,9 +11,11 @@ import pytest
 
 import wardround as wr
 from tests.report.conftest import carried_out
+from wardround.data.report import ContractReport, Violation
 from wardround.errors import ConfigError, StoreError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.report.html import check_can_report, render_report, write_report
-from wardround.report.outcome import Failure
+from wardround.report.outcome import DataReading, Failure
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}$\\frac{$"
@@ -122,6 +124,31 @@ def test_failures_and_absences_are_escaped(outcome):
     page = Page(render_report(replace(outcome, analyses=(absent, broken))))
     assert page.all("script") == page.all("img") == []
     assert "".join(page.text).count(HOSTILE) == 3
+
+
+def test_how_tables_were_read_is_told_and_escaped(outcome):
+    violation = Violation.counted(HOSTILE, "out of range", 30)
+    misfit = ContractReport(site="South", shown_records="80", violations=(violation,), are_made_missing=True)
+    notes = (HOSTILE, *(f"note {i}" for i in range(60)))
+    page = Page(
+        render_report(
+            replace(outcome, reading=DataReading(is_inferred=True, notes=notes, misfits=(misfit,)), date="2026-11-23")
+        )
+    )
+    text = "".join(page.text)
+    assert page.all("script") == page.all("img") == []
+    assert text.count(HOSTILE) == 2 - (repr(HOSTILE) != f"'{HOSTILE}'")  # a column's name is quoted
+    assert "South (80 records)" in text
+    assert "out of range in 30 rows" in text
+    assert "and 21 more, which the JSON holds" in text
+    assert "2026-11-23" in text
+
+
+def test_hospitals_that_tighten_the_rules_are_named():
+    outcome = carried_out(site_disclosure={"South": DisclosureRules.of("nhs", minimum_cell=20)})
+    text = " ".join("".join(Page(render_report(outcome)).text).split())
+    assert re.search(r"South \(nhs \(changed\) and standard: minimum cell 20, [\w ,]*rounding 5\)\.", text)
+    assert "Counts of people or records from 1 to 19 are hidden" in text
 
 
 def test_equal_outcomes_give_equal_reports(outcome):

@@ -71,7 +71,11 @@ class Result(Protocol):
         """The result's main table."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole result as JSON values: strings, finite numbers, booleans, None, lists, dicts."""
+        """The whole result as JSON values: strings, finite numbers, booleans, None, lists, dicts.
+
+        It holds the fields, as `json_value(asdict(self))` does: the schema of outcomes follows from their types. A
+        class whose dict is another one names a `TypedDict` as its `json_type`, a class variable.
+        """
 
     def to_json(self) -> str:
         """`to_dict` as JSON text."""

@@ -81,6 +81,11 @@ Debug = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
 Tables = Annotated[list[Path], typer.Argument(metavar="DIR|FILE...", help="A folder of tables, or tables: one a site.")]
 Patient = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column that tells patients apart.")]
+PdfFile = Annotated[Path | None, typer.Option("--pdf", metavar="FILE", help="Write the report as PDF here.")]
+Browser = Annotated[
+    str | None,
+    typer.Option("--browser", metavar="PATH", envvar="WARDROUND_BROWSER", help="Browser that prints the PDF."),
+]
 ReportFile = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report here.")]
 
 app = typer.Typer(
@@ -117,6 +122,8 @@ def run(
     ],
     as_json: AsJson = False,
     report: ReportFile = None,
+    pdf: PdfFile = None,
+    browser: Browser = None,
     record: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the record of every run in this folder.")
     ] = None,
@@ -124,9 +131,10 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Carry a study out on simulated hospitals."""
-    from wardround.cli.run import run_study
+    from wardround.cli.run import Faces, run_study
 
-    raise typer.Exit(run_study(study, simulate, as_json=as_json, report=report, record=record, seed=seed))
+    faces = Faces(as_json=as_json, report=report, pdf=pdf, browser=browser)
+    raise typer.Exit(run_study(study, simulate, faces=faces, record=record, seed=seed))
 
 
 @contract_app.command("infer")
@@ -162,6 +170,15 @@ def vocabulary(as_json: AsJson = False, debug: Debug = False) -> None:
     from wardround.cli.vocabulary import show_vocabulary
 
     raise typer.Exit(show_vocabulary(as_json=as_json))
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON schema of what `run --json` prints."""
+    from wardround.cli.terminal import show_json
+    from wardround.report.schema import shipped_schema
+
+    show_json(shipped_schema())
 
 
 @app.command()

@@ -10,16 +10,24 @@ from wardround.analytics.census import census
 from wardround.analytics.result import Result
 from wardround.engines.simulation import Simulation
 from wardround.errors import WardroundError
-from wardround.report.outcome import AnalysisOutcome, Failure, RunFacts, StudyOutcome
+from wardround.report.outcome import AnalysisOutcome, DataReading, Failure, RunFacts, StudyOutcome
 from wardround.report.versions import versions
 from wardround.studies.study import Analysis, Study
 
+_AGREED = DataReading()
+_REMEDY = "return one with the members of wardround.analytics.result.Result"
 _RULE_WIDTH = 78
 _MOST_NAMED = 12
 
 
 def carry_out(
-    study: Study, simulation: Simulation, *, record: Path | None = None, begin: Callable[[str], object] = str
+    study: Study,
+    simulation: Simulation,
+    *,
+    record: Path | None = None,
+    begin: Callable[[str], object] = str,
+    reading: DataReading = _AGREED,
+    date: str | None = None,
 ) -> StudyOutcome:
     """Carry all analyses of a study out, one after the other.
 
@@ -28,6 +36,8 @@ def carry_out(
         simulation: the hospitals.
         record: folder that keeps a file with the record of every run; None keeps none.
         begin: told the label of each analysis before it begins.
+        reading: how the tables became data.
+        date: of today (ISO 8601); None where nobody says.
 
     Raises:
         WardroundError: the cohort cannot be counted.
@@ -45,6 +55,12 @@ def carry_out(
         is_simulation=True,
         analyses=tuple(outcomes),
         versions=versions(),
+        disclosure=simulation.disclosure,
+        site_disclosure={
+            site: rules for site, rules in simulation.site_disclosure.items() if rules != study.disclosure
+        },
+        reading=reading,
+        date=date,
     )
 
 
@@ -54,7 +70,10 @@ def _carry_out_one(analysis: Analysis, simulation: Simulation, record: Path | No
         run = simulation.record(analysis.workflow, save_to=save_to)
     except WardroundError as error:
         return AnalysisOutcome(analysis=analysis, result=Failure(type(error).__name__, str(error)), facts=None)
-    result: Result = run.result
+    result: Result | Failure = run.result
+    if not isinstance(result, Result):
+        kind = type(run.result).__name__
+        result = Failure("ConfigError", f"the workflow gave a {kind}, which is no result that can be shown; {_REMEDY}")
     return AnalysisOutcome(analysis=analysis, result=result, facts=RunFacts.of(run.record))
 
 

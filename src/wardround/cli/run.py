@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.cli.carry_out import carry_out, outcome_text
 from wardround.cli.study_file import contract_of, read_study
 from wardround.cli.terminal import output_kept_pure, show, show_json, talk, watched
-from wardround.data.contract import Contract
+from wardround.data.report import ContractReport
 from wardround.data.sources.folder import tables_in
 from wardround.engines.simulated_hospitals import infer, simulate
 from wardround.errors import ConfigError
 from wardround.report.html import check_can_report, write_report
-from wardround.report.outcome import StudyOutcome
+from wardround.report.outcome import DataReading, StudyOutcome
+from wardround.report.pdf import check_can_print, find_browser, write_pdf
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.preflight import preflight
 from wardround.studies.study import Study
 
 _MOST_TOLD = 10
+_NO_NOTES: tuple[str, ...] = ()
 
 
-def run_study(
-    study_path: Path, folder: Path, *, as_json: bool, report: Path | None, record: Path | None, seed: int
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faces:
+    """What becomes of an outcome.
+
+    Attributes:
+        as_json: print a JSON document instead of text.
+        report: write the report as HTML here.
+        pdf: write it as PDF here.
+        browser: path or name of the browser that prints; None: one of the usual names.
+    """
+
+    as_json: bool = False
+    report: Path | None = None
+    pdf: Path | None = None
+    browser: str | None = None
+
+    def check(self) -> None:
+        """Find out before any work whether everything can be written. Raises `WardroundError` that says what to do."""
+        if self.report:
+            check_can_report(self.report)
+        if self.pdf:
+            check_can_print(self.pdf, self.browser)
+
+    def show(self, outcome: StudyOutcome) -> None:
+        """Print the outcome, then write the files. Raises `WardroundError` where one cannot be written."""
+        if self.as_json:
+            show_json(outcome.to_json())
+        else:
+            show(outcome_text(outcome))
+        with output_kept_pure():
+            if self.report:
+                write_report(outcome, self.report)
+                talk(f"report: {self.report}")
+            if self.pdf:
+                write_pdf(outcome, self.pdf, find_browser(self.browser))
+                talk(f"report: {self.pdf}")
+
+
+def run_study(study_path: Path, folder: Path, *, faces: Faces, record: Path | None, seed: int) -> int:
     """Carry the study file's study out on the tables in `folder`; returns the exit code.
 
     An analysis that fails leaves the others standing: it is told of, and the exit code is 1.
@@ -33,19 +73,11 @@ def run_study(
     """
     with output_kept_pure():
         study = read_study(study_path, installed_vocabulary())
-        if report:
-            check_can_report(report)
+        faces.check()
         if record:
             _make_folder(record)
         outcome = _simulated(study, study_path, folder, record, seed)
-    if as_json:
-        show_json(outcome.to_json())
-    else:
-        show(outcome_text(outcome))
-    if report:
-        with output_kept_pure():
-            write_report(outcome, report)
-        talk(f"report: {report}")
+    faces.show(outcome)
     for failed in outcome.failed:
         talk(f"wardround: {failed.analysis.label}: {failed.failure}")
     return 1 if outcome.failed else 0
@@ -54,7 +86,12 @@ def run_study(
 def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None, seed: int) -> StudyOutcome:
     tables = tables_in(folder)
     _check_quorum(study, len(tables), folder)
-    contract = contract_of(study, study_path) or _inferred(tables, study)
+    contract, notes = contract_of(study, study_path), _NO_NOTES
+    if contract is None:
+        inference = infer(tables, patient=study.patient)
+        contract, notes = inference.contract, inference.assumptions
+        _tell(notes)
+    misfits: list[ContractReport] = []
     doing = [f"reading {folder}"]
     with watched(lambda: doing[0]) as progress:
         simulation = simulate(
@@ -67,20 +104,27 @@ def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None
             seed=seed,
             progress=progress,
             disclosure=study.disclosure,
-            on_misfit=lambda report: talk(f"note: {report}"),
+            on_misfit=misfits.append,
         )
+        for misfit in misfits:
+            talk(f"note: {misfit}")
         preflight(study.analyses, simulation.setting)
-        return carry_out(study, simulation, record=record, begin=lambda label: doing.__setitem__(0, label))
+        return carry_out(
+            study,
+            simulation,
+            record=record,
+            begin=lambda label: doing.__setitem__(0, label),
+            reading=DataReading(is_inferred=contract.is_inferred, notes=notes, misfits=tuple(misfits)),
+            date=datetime.date.today().isoformat(),
+        )
 
 
-def _inferred(tables: Mapping[str, Path], study: Study) -> Contract:
-    """The contract that the tables fit; how they were read is told where one may read them otherwise."""
-    inference = infer(tables, patient=study.patient)
-    for said in inference.assumptions[:_MOST_TOLD]:
+def _tell(assumptions: Sequence[str]) -> None:
+    """How tables without a contract were read, where one may read them otherwise."""
+    for said in assumptions[:_MOST_TOLD]:
         talk(f"note: {said}")
-    if len(inference.assumptions) > _MOST_TOLD:
-        talk(f"note: and {len(inference.assumptions) - _MOST_TOLD} more, as 'wardround contract infer' shows")
-    return inference.contract
+    if len(assumptions) > _MOST_TOLD:
+        talk(f"note: and {len(assumptions) - _MOST_TOLD} more, as 'wardround contract infer' shows")
 
 
 def _check_quorum(study: Study, num_sites: int, folder: Path) -> None:

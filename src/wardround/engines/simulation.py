@@ -257,6 +257,11 @@ class Simulation:
         return self._gates.effective
 
     @property
+    def site_disclosure(self) -> Mapping[str, DisclosureRules]:
+        """The rules that each site keeps to: the study's, tightened by its own."""
+        return self._gates.rules
+
+    @property
     def data(self) -> Mapping[str, Any]:
         """Each site's data: they are in this process, and whoever simulates owns them."""
         return self._data

@@ -10,12 +10,17 @@ from wardround.errors import ConfigError, StoreError
 from wardround.report.outcome import StudyOutcome
 from wardround.report.page import page_view
 from wardround.report.tables import count_text
+from wardround.report.target import PAGE, check_target
 
 NEEDED = ("jinja2", "matplotlib")
 """Packages of the extra `report`."""
 
-_FIRST_BYTES = b"<!doctype html>"
-# What a report begins with.
+
+def check_packages() -> None:
+    """Raises `ConfigError` where a package that a report needs is missing; says what to install."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"a report needs {' and '.join(missing)}; install them with: pip install 'wardround[report]'")
 
 
 def check_can_report(path: Path) -> None:
@@ -28,26 +33,8 @@ def check_can_report(path: Path) -> None:
     Guarantees:
         only_a_page_is_replaced: a study file, a table, a device or whatever else is there is left as it is.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"a report needs {' and '.join(missing)}; install them with: pip install 'wardround[report]'")
-    if path.is_dir():
-        raise ConfigError(f"--report {path} is a folder; name a file in it, such as {path / 'report.html'}")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--report {path}: there is no folder {path.absolute().parent}; make it first")
-    if path.exists() and not _is_page(path):
-        raise ConfigError(f"--report {path} exists and is no report; name another file")
-
-
-def _is_page(path: Path) -> bool:
-    """Whether this is an HTML file, or an empty one."""
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_FIRST_BYTES)).lower() in (b"", _FIRST_BYTES)
-    except OSError as error:
-        raise StoreError(f"--report {path}: what is there cannot be read ({error.strerror})") from None
+    check_packages()
+    check_target(path, PAGE)
 
 
 def write_report(outcome: StudyOutcome, path: Path) -> None:

@@ -98,6 +98,7 @@ class StudyOutcome:
         analyses: in the study's order.
         versions: of the packages that computed it, by name.
         disclosure: the rules that results keep to.
+        site_disclosure: by site whose own rules tighten the study's, the rules that it keeps to.
         reading: how the sites' tables became data.
         date: on which it was carried out (ISO 8601); None where nobody said.
     """
@@ -109,6 +110,7 @@ class StudyOutcome:
     analyses: tuple[AnalysisOutcome, ...]
     versions: Mapping[str, str]
     disclosure: DisclosureRules = field(default_factory=DisclosureRules)
+    site_disclosure: Mapping[str, DisclosureRules] = field(default_factory=dict)
     reading: DataReading = field(default_factory=DataReading)
     date: str | None = None
 
@@ -130,6 +132,7 @@ class StudyOutcome:
             "analyses": [outcome.to_dict() for outcome in self.analyses],
             "sites": list(self.sites),
             "disclosure": _rules(self.disclosure),
+            "site_disclosure": {site: _rules(rules) for site, rules in self.site_disclosure.items()},
             "data": self.reading.to_dict(),
             "wardround": self.versions["wardround"],
             "versions": dict(self.versions),

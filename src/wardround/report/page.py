@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from wardround.analytics.result import Exhibit, ExhibitKind, FigureExhibit, Headlined
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.report.citations import Bibliography, Piece, cited
 from wardround.report.figures import svg_of
 from wardround.report.outcome import AnalysisOutcome, Failure, StudyOutcome
@@ -99,6 +100,14 @@ class AskedView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TightenedView:
+    """A site whose own disclosure rules are stricter than the study's, and which these are."""
+
+    site: str
+    changes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundsView:
     """Rounds that followed each other with the same question to the same sites, as one line of the record."""
 
@@ -123,6 +132,7 @@ class PageView:
     sites: tuple[SiteView, ...]
     asked: tuple[AskedView, ...]
     rules: tuple[RuleInWords, ...]
+    tightened: tuple[TightenedView, ...]
 
     @property
     def num_rounds(self) -> int:
@@ -154,6 +164,10 @@ def page_view(outcome: StudyOutcome) -> PageView:
         sites=_sites(outcome),
         asked=tuple(_asked(ran)),
         rules=rules_in_words(outcome.disclosure),
+        tightened=tuple(
+            TightenedView(site=site, changes=_changes(outcome.study.disclosure, rules))
+            for site, rules in outcome.site_disclosure.items()
+        ),
     )
 
 
@@ -274,6 +288,12 @@ def _asked(runs: list[RunFacts]) -> Iterator[AskedView]:
             num_bounded=sum(round_.num_bounded for round_ in asked),
             tells_of_sites=any(round_.tells_of_sites for round_ in asked),
         )
+
+
+def _changes(study: DisclosureRules, site: DisclosureRules) -> str:
+    pairs = zip(rules_in_words(study), rules_in_words(site), strict=True)
+    changed = [f"{own.name.replace('_', ' ')} {own.value}" for common, own in pairs if common != own]
+    return f"{site.preset}: {', '.join(changed)}"
 
 
 def _line(run: list[RoundFacts], num_sites: int) -> RoundsView:
