@@ -141,7 +141,8 @@ def test_equals_tableone_on_four_hospitals(shared_data, by):
     frames = {site: frame.assign(sick=frame["num"] > 0) for site, frame in heart_frames(shared_data).items()}
     pooled = pd.concat(frames.values(), ignore_index=True)
     numeric = ("age", "trestbps", "chol", "thalach", "oldpeak")
-    result = simulate(frames).run(describe(variables=(*numeric, *CODED), by=by, categorical=CODED, minimum_cell=1))
+    federation = simulate(frames, disclosure="none")
+    result = federation.run(describe(variables=(*numeric, *CODED), by=by, categorical=CODED))
     check_against_tableone(result, pooled, by, numeric, CODED)
     for name in numeric:
         for column, (_, part) in zip(result.variable(name).columns[1:], pooled.groupby(by), strict=True):
@@ -199,7 +200,7 @@ def test_equals_tableone_on_186_hospitals(shared_data):
     pooled["gender"] = pooled["gender"].replace("", None)
     frames = {f"h{site}": part.drop(columns="hospitalid") for site, part in pooled.groupby("hospitalid")}
     assert len(frames) > 150
-    result = simulate(frames).run(describe(by="dead", categorical=("eyes",), minimum_cell=1))
+    result = simulate(frames, disclosure="none").run(describe(by="dead", categorical=("eyes",)))
     check_against_tableone(result, pooled, "dead", numeric, ("gender", "unittype"))
     assert len(result.sites) == len(frames)
     assert f"at {len(frames)} sites\n" in result.summary()
@@ -344,7 +345,7 @@ def test_result_has_every_face():
         assert set(whole) == {
             "by", "groups", "num_records", "num_ungrouped", "sites", "minimum_cell", "variables"
         }  # fmt: skip
-        assert set(whole["variables"][0]) == {"variable", "type", "unit", "groups", "test", "smd"}
+        assert set(whole["variables"][0]) == {"variable", "type", "unit", "groups", "test", "smd", "is_hidden"}
         assert [group["group"] for group in whole["variables"][0]["groups"]] == (
             [None, "a", "b", "c"] if by else [None]
         )

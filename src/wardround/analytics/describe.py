@@ -4,8 +4,8 @@ Categories take one ask (counts of levels). Numbers take one ask for counts and 
 spreads (`moments`), and a few for quantiles (`quantiles`); all variables and groups go in the same asks, in parts of
 bounded size where there are very many.
 
-The table hides small counts when it is printed (`DescribeResult.summary` and `to_frame`). The coordinator has
-received the totals as they are: a count of one over all sites is known there.
+The result hides small counts, and what would give them back, in every form (`protected_description`). The coordinator
+has received the totals as they are: a count of one over all sites is known there.
 
 References:
     Chan, Golub, LeVeque (1983), The American Statistician 37(3): sums of squares without cancellation.
@@ -18,7 +18,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -29,6 +29,7 @@ from wardround.analytics.description import ColumnSummary, DescribeResult, Diffe
 from wardround.analytics.group_tests import compare_levels, compare_means, level_difference, mean_difference
 from wardround.analytics.grouping import count_codes, group_codes, level_codes, named_levels
 from wardround.analytics.moments import Moments, moments
+from wardround.analytics.protected_description import protected, tells_of_few
 from wardround.analytics.quantiles import (
     COUNTS_PER_ASK,
     DEFAULT_TOLERANCE,
@@ -45,7 +46,7 @@ from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.data.table import Table
 from wardround.errors import ConfigError
-from wardround.privacy.disclosure import DEFAULT_MINIMUM_CELL
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.sums import Contribution, Steps, ask, people, site_function, workflow
 
 Counts = NDArray[np.int64]
@@ -118,7 +119,7 @@ class _Plan:
     by: str | None
     groups: tuple[str, ...]
     probabilities: tuple[float, ...]
-    minimum_cell: int
+    rules: DisclosureRules
     tolerance: float
 
     @property
@@ -137,7 +138,7 @@ def describe(
     by: str | None = None,
     categorical: tuple[str, ...] = (),
     quantiles: tuple[float, ...] = (0.25, 0.5, 0.75),
-    minimum_cell: int = DEFAULT_MINIMUM_CELL,
+    minimum_cell: int = 1,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Steps[DescribeResult]:
     """Table 1: counts, missing values, means, spreads, quantiles and levels, by group, with tests and differences.
@@ -149,7 +150,8 @@ def describe(
             and counted.
         categorical: integers of short range (codes) whose values are to be counted like a category's levels.
         quantiles: of numbers, each in (0, 1).
-        minimum_cell: least count that is printed, and fewest people a bracket around a quantile may hold.
+        minimum_cell: least count that is shown, and fewest people a bracket around a quantile may hold, where that is
+            more than the disclosure rules ask for.
         tolerance: width at which a quantile is precise enough, as a part of the interquartile range.
 
     Returns:
@@ -174,7 +176,7 @@ def describe(
         by=by,
         groups=() if by is None else named_levels(setting.contract, by, "describe.by"),
         probabilities=quantiles,
-        minimum_cell=minimum_cell,
+        rules=replace(setting.disclosure, minimum_cell=max(minimum_cell, setting.disclosure.minimum_cell)),
         tolerance=tolerance,
     )
     return (yield from with_steady_sites(lambda: _attempt(plan), len(setting.sites)))
@@ -215,12 +217,13 @@ def _attempt(plan: _Plan) -> Steps[DescribeResult]:
     numbers = tuple(variable for variable in plan.variables if variable.name not in plan.levels)
     categories = tuple(variable for variable in plan.variables if variable.name in plan.levels)
     found: dict[str, VariableSummary] = {}
+    lone: dict[str, tuple[bool, ...]] = {}
     sizes = _Sizes(np.zeros(plan.num_groups, np.int64), 0, ())
     for chunk in _category_chunks(plan, categories):
         sizes = yield from _describe_categories(plan, chunk, found)
     for part in in_chunks(numbers, len(plan.groups)):
-        sizes = yield from _describe_numbers(plan, part, found)
-    return DescribeResult(
+        sizes = yield from _describe_numbers(plan, part, found, lone)
+    exact = DescribeResult(
         by=plan.by,
         groups=plan.groups,
         num_by_group=tuple(sizes.by_group.tolist()) if plan.groups else (),
@@ -228,8 +231,9 @@ def _attempt(plan: _Plan) -> Steps[DescribeResult]:
         num_ungrouped=sizes.num_ungrouped,
         sites=sizes.sites,
         variables=tuple(found[variable.name] for variable in plan.variables),
-        minimum_cell=plan.minimum_cell,
+        minimum_cell=plan.rules.minimum_cell,
     )
+    return protected(exact, plan.rules, lone)
 
 
 def _category_chunks(plan: _Plan, variables: tuple[Variable, ...]) -> Iterator[tuple[Variable, ...]]:
@@ -284,20 +288,34 @@ def _category_summary(plan: _Plan, variable: Variable, counts: Counts, missing: 
     )
 
 
-def _describe_numbers(plan: _Plan, variables: tuple[Variable, ...], found: dict[str, VariableSummary]) -> Steps[_Sizes]:
+def _describe_numbers(
+    plan: _Plan,
+    variables: tuple[Variable, ...],
+    found: dict[str, VariableSummary],
+    lone: dict[str, tuple[bool, ...]],
+) -> Steps[_Sizes]:
     names = tuple(variable.name for variable in variables)
     first = yield from ask(magnitudes, names, plan.by, plan.num_groups)
     check_sizes(names, first.sum)
     count, scales = first.sum.num_values.sum(axis=2), _scales(first.sum)
     by_group = yield from moments(names, count, scales, plan.by, plan.num_groups)
     quantiles = yield from refine(
-        names, first.sum, plan.probabilities, plan.by, floor=plan.minimum_cell, tolerance=plan.tolerance
+        names, first.sum, plan.probabilities, plan.by, floor=plan.rules.minimum_cell, tolerance=plan.tolerance
     )
     everybody = by_group.with_everybody()
     missing = np.hstack([first.sum.num_missing.sum(axis=1, keepdims=True), first.sum.num_missing])
     for row, variable in enumerate(variables):
         found[variable.name] = _number_summary(plan, variable, everybody, missing[row], quantiles[row], row)
+        lone[variable.name] = _tell_of_few(plan, first.sum, row)
     return _Sizes(first.sum.num_records, first.sum.num_ungrouped, first.sites)
+
+
+def _tell_of_few(plan: _Plan, first: Magnitudes, row: int) -> tuple[bool, ...]:
+    """Of everybody and each group, whether a number's mean would be a small count in disguise."""
+    by_group = first.num_values[row]
+    is_whole = not first.num_fractional[row].any()
+    columns = [by_group.sum(axis=0), *(by_group if plan.groups else ())]
+    return tuple(tells_of_few(counts, is_whole, plan.rules.minimum_cell) for counts in columns)
 
 
 def _scales(first: Magnitudes) -> Floats:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
+from wardround.analytics.description_json import Description
 from wardround.analytics.group_tests import GroupTest
 from wardround.analytics.quantiles import Quantile, quantile_dict
 from wardround.analytics.result import Exhibit, json_text, json_value
@@ -23,10 +24,10 @@ _MOST_CHARACTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class LevelCount:
-    """A level and how many records have it."""
+    """A level and how many records have it; None where that is hidden."""
 
     level: str
-    count: int
+    count: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +36,37 @@ class ColumnSummary:
 
     Attributes:
         group: level of the grouping variable; None for everybody.
-        num_records: records in the column.
-        num_missing: those without a value.
-        mean: None where nobody has a value, and for categories. Dates: days since 1970-01-01.
-        sd: standard deviation, denominator n - 1; None where fewer than two have a value. Dates: days.
+        num_records: records in the column; None where that is hidden.
+        num_missing: those without a value; None where that is hidden.
+        mean: None where nobody has a value, where it is hidden, and for categories. Dates: days since 1970-01-01.
+        sd: standard deviation, denominator n - 1; None where fewer than two have a value or it is hidden. Dates: days.
         quantiles: with their bounds; none for categories.
         levels: a category's levels in the contract's order, those that nobody has included.
+        is_hidden: mean, sd and quantiles are hidden, as they would tell of few.
     """
 
     group: str | None
-    num_records: int
-    num_missing: int
+    num_records: int | None
+    num_missing: int | None
     mean: float | None = None
     sd: float | None = None
     quantiles: tuple[Quantile, ...] = ()
     levels: tuple[LevelCount, ...] = ()
+    is_hidden: bool = False
 
     @property
-    def num_values(self) -> int:
-        """Records with a value."""
+    def num_values(self) -> int | None:
+        """Records with a value; None where that is hidden."""
+        if self.num_records is None or self.num_missing is None:
+            return None
         return self.num_records - self.num_missing
 
     def percent(self, level: LevelCount) -> float | None:
-        """A level's share of those with a value (unit: percent); None where nobody has one."""
-        return 100.0 * level.count / self.num_values if self.num_values else None
+        """A level's share of those with a value (unit: percent); None where nobody has one, or it is hidden."""
+        # A share tells the number it is a share of, and with it how many are missing.
+        if not self.num_values or level.count is None:
+            return None
+        return min(100.0, 100.0 * level.count / self.num_values)  # rounded counts may be more than their sum
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes; levels with their percent."""
@@ -68,6 +76,7 @@ class ColumnSummary:
             "num_missing": self.num_missing,
             "mean": self.mean,
             "sd": self.sd,
+            "is_hidden": self.is_hidden,
             "quantiles": [quantile_dict(quantile) for quantile in self.quantiles],
             "levels": [
                 {"level": level.level, "count": level.count, "percent": self.percent(level)} for level in self.levels
@@ -92,8 +101,9 @@ class VariableSummary:
         type: its type in the contract (an integer may have been counted like a category).
         unit: its unit, as the contract has it.
         columns: everybody, then the groups.
-        test: of whether the groups differ; None without groups or where there is nothing to test.
+        test: of whether the groups differ; None without groups, where there is nothing to test, or it is hidden.
         differences: of each two groups.
+        is_hidden: test and differences are hidden, or some of them, as they would give hidden counts back.
     """
 
     variable: str
@@ -102,6 +112,7 @@ class VariableSummary:
     columns: tuple[ColumnSummary, ...]
     test: GroupTest | None = None
     differences: tuple[Difference, ...] = ()
+    is_hidden: bool = False
 
     @property
     def is_numeric(self) -> bool:
@@ -115,7 +126,7 @@ class VariableSummary:
         return max(known, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Keys: variable, type, unit, groups (everybody first, its group None), test (`GroupTest`), smd."""
+        """Keys: variable, type, unit, groups (everybody first, its group None), test (`GroupTest`), smd, is_hidden."""
         return {
             "variable": self.variable,
             "type": self.type,
@@ -123,16 +134,15 @@ class VariableSummary:
             "groups": [column.to_dict() for column in self.columns],
             "test": None if self.test is None else asdict(self.test),
             "smd": [{"groups": difference.groups, "value": difference.value} for difference in self.differences],
+            "is_hidden": self.is_hidden,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribeResult:
-    """Table 1.
+    """Table 1, as the disclosure rules let it be known: what they hide is None here, and in every other form.
 
-    The attributes and `to_dict` hold the totals as the coordinator received them, small counts included. Only
-    what is printed or drawn hides counts below `minimum_cell`: that keeps a publication in order, and protects
-    nobody from the coordinator.
+    The coordinator has received the totals as they are: this protects against those who see the result.
 
     Attributes:
         by: the grouping variable.
@@ -142,14 +152,16 @@ class DescribeResult:
         num_ungrouped: records left out because their group is not known.
         sites: the sites in every total.
         variables: in the order they were asked for.
-        minimum_cell: least count that is printed.
+        minimum_cell: least count that is shown.
     """
+
+    json_type: ClassVar[Any] = Description
 
     by: str | None
     groups: tuple[str, ...]
-    num_by_group: tuple[int, ...]
-    num_records: int
-    num_ungrouped: int
+    num_by_group: tuple[int | None, ...]
+    num_records: int | None
+    num_ungrouped: int | None
     sites: tuple[str, ...]
     variables: tuple[VariableSummary, ...]
     minimum_cell: int
@@ -181,7 +193,7 @@ class DescribeResult:
         return table_frame(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole result, nothing hidden.
+        """The whole result; None where a count is hidden.
 
         Keys: by, groups (a list of group and num_records), num_records, num_ungrouped, sites, minimum_cell,
         variables (`VariableSummary.to_dict`, whose groups are `ColumnSummary.to_dict`).
@@ -272,11 +284,15 @@ def _columns(points: list[tuple[float, int]]) -> tuple[list[float], list[int]]:
 
 
 def _plot_missing(result: DescribeResult) -> Figure:
-    ranked = sorted(result.variables, key=lambda variable: -variable.columns[0].num_missing)[:MAX_PLOTTED]
+    ranked = sorted(result.variables, key=lambda variable: -(variable.columns[0].num_missing or 0))[:MAX_PLOTTED]
     figure, axes = _axes(len(ranked))
-    percents = [100.0 * variable.columns[0].num_missing / max(result.num_records, 1) for variable in ranked]
+    missing = [variable.columns[0].num_missing for variable in ranked]
+    percents = [100.0 * (number or 0) / max(result.num_records or 0, 1) for number in missing]
     axes.barh(range(len(ranked)), percents, height=0.6, color="C0")
+    for height in (height for height, number in enumerate(missing) if number is None):
+        axes.annotate(" hidden", (0.0, height), va="center", fontsize="small", color="0.4")
     _name_rows(axes, [variable.variable for variable in ranked])
     axes.set_xlim(0, max(1.0, *percents, 1.0))
-    axes.set_xlabel(f"missing (% of {result.num_records} records)")
+    of = "the" if result.num_records is None else result.num_records
+    axes.set_xlabel(f"missing (% of {of} records)")
     return figure

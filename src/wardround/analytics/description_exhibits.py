@@ -131,8 +131,9 @@ def _answer(level: str) -> str:
 def _figure_description(result: DescribeResult) -> str:
     if len(result.groups) > 1:
         return _differences_description(result)
-    missing = [(v.columns[0].num_missing, _plain(v.variable)) for v in result.variables]
-    if any(count is None for count, _ in missing):
+    known = [(v.columns[0].num_missing, _plain(v.variable)) for v in result.variables]
+    missing = [(count, name) for count, name in known if count is not None]
+    if result.num_records is None or len(missing) < len(known):
         return "How much of each variable is missing."
     most = sorted((pair for pair in missing if pair[0]), key=lambda pair: -pair[0])[:_MOST_NAMED]
     if not most:

@@ -139,8 +139,6 @@ class _Table:
         """A small cell for which some number from 1 to `minimum_cell - 1` is impossible; None if there is none."""
         audit = None
         for row, column in zip(*np.nonzero(_is_small(self.cells, self.minimum_cell) & ~self.cleared), strict=True):
-            if self.size_is_hidden[column]:
-                continue  # hidden altogether; the sizes have been seen to
             audit = audit or _Audit.of(self)
             # Everybody's count is at least as large as there are groups with somebody.
             lowest = max(1, int(self.least[1:][self.hidden[row, 1:]].sum())) if column == 0 else 1

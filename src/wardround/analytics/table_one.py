@@ -7,14 +7,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from wardround.analytics.description import ColumnSummary, DescribeResult, VariableSummary
 from wardround.analytics.group_tests import GroupTest
 from wardround.analytics.quantiles import Quantile
-from wardround.analytics.small_cells import hidden_cells, hidden_sizes
+from wardround.privacy.disclosure import shown_count
 
 EVERYBODY = "everybody"
 HIDDEN = "hidden"
@@ -22,7 +20,6 @@ _QUARTILES = (0.25, 0.5, 0.75)
 _EPOCH = datetime.date(1970, 1, 1)
 _DAYS_OF_DATES = 700_000
 """Days from the epoch that a calendar date can be written for (years 54 to 3886)."""
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,114 +64,75 @@ def _heading(result: DescribeResult) -> str:
     sites = f"{num_sites} site{'s' * (num_sites != 1)}"
     if num_sites <= 8:
         sites += f" ({', '.join(result.sites)})"
-    return f"Table 1{f' by {result.by}' if result.by else ''}: {result.num_records} records at {sites}"
+    return f"Table 1{f' by {result.by}' if result.by else ''}: {_count(result.num_records)} records at {sites}"
 
 
 def table_notes(result: DescribeResult) -> Iterator[str]:
     """How to read the table."""
     frame = table_frame(result)
-    if result.num_ungrouped:
-        size = _count(result.num_ungrouped, 0 < result.num_ungrouped < result.minimum_cell, result.minimum_cell)
+    if result.num_ungrouped != 0:
+        least = shown_count(1, result.minimum_cell)
+        size = least if result.num_ungrouped is None else result.num_ungrouped
         yield f"{size} records without {result.by} are left out."
     yield "Percentages are of the records with a value. Quantiles from counts: ± is their error bound where it shows."
     if any(variable.test and _test(variable.test)[1].endswith("*") for variable in result.variables):
         yield "* An expected count is below 5, so that the chi-square test's P value is rough."
     cells = frame.iloc[:, : 1 + len(result.groups)].to_numpy().ravel()
-    if any(cell == HIDDEN or cell.startswith("<") for cell in cells):
-        yield f"Counts from 1 to {result.minimum_cell - 1} are hidden, and others that would give them back."
+    if HIDDEN in cells:
+        yield f"Counts from 1 to {result.minimum_cell - 1} are hidden, and what would give them back."
 
 
 def _rows(result: DescribeResult) -> Iterator[_Row]:
-    least = result.minimum_cell
-    size_is_hidden = hidden_sizes(np.array(result.num_by_group, np.int64), least)
-    sizes_hidden = (False, *size_is_hidden.tolist())
-    sizes = zip((result.num_records, *result.num_by_group), sizes_hidden, strict=True)
-    yield _Row(variable="n", level="", cells=tuple(_count(size, is_hidden, least) for size, is_hidden in sizes))
+    sizes = (result.num_records, *result.num_by_group)
+    yield _Row(variable="n", level="", cells=tuple(map(_count, sizes)))
     for variable in result.variables:
-        hidden = _hidden(variable, size_is_hidden, least)
-        if variable.is_numeric:
-            body = _numeric_rows(variable, least)
-        else:
-            body = _level_rows(variable, hidden, sizes_hidden, least)
+        body = _numeric_rows(variable) if variable.is_numeric else _level_rows(variable)
         label = variable.variable + (f", {variable.unit}" if variable.unit else "")
-        p_value, test = _test(variable.test)
-        difference = _difference(variable)
-        for level, cells in [*body, *_missing_row(variable, hidden[-1], least)]:
+        p_value, test = (HIDDEN, "") if variable.is_hidden else _test(variable.test)
+        difference = HIDDEN if variable.is_hidden and not variable.largest_difference else _difference(variable)
+        for level, cells in [*body, *_missing_row(variable)]:
             yield _Row(variable=label, level=level, cells=cells, p_value=p_value, test=test, difference=difference)
             p_value = test = difference = ""  # on the variable's first row only
 
 
-def _hidden(variable: VariableSummary, size_is_hidden: Mask, minimum_cell: int) -> Mask:
-    """Hidden cells of the levels (of a number: of having a value) and, last, of the missing; by column."""
-    is_grouped = len(variable.columns) > 1
-    counts = np.array(
-        [
-            [*([level.count for level in column.levels] or [column.num_values]), column.num_missing]
-            for column in variable.columns[is_grouped:]
-        ],
-        np.int64,
-    ).T
-    if not is_grouped:
-        return hidden_cells(counts, np.zeros(1, bool), minimum_cell)[:, :1]
-    return hidden_cells(counts, size_is_hidden, minimum_cell)
-
-
-def _numeric_rows(variable: VariableSummary, minimum_cell: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    few = _has_too_few(variable.columns, minimum_cell)
-    shown = [None if is_few else column for column, is_few in zip(variable.columns, few, strict=True)]
+def _numeric_rows(variable: VariableSummary) -> Iterator[tuple[str, tuple[str, ...]]]:
     formatter = _Formatter.of(variable)
-    yield "mean (SD)", tuple(HIDDEN if column is None else formatter.mean(column) for column in shown)
+    yield "mean (SD)", tuple(HIDDEN if column.is_hidden else formatter.mean(column) for column in variable.columns)
     probabilities = tuple(quantile.probability for quantile in variable.columns[0].quantiles)
     if probabilities:
-        cells = tuple(HIDDEN if column is None else formatter.quantiles(column.quantiles) for column in shown)
+        cells = tuple(
+            HIDDEN if column.is_hidden else formatter.quantiles(column.quantiles) for column in variable.columns
+        )
         is_usual = probabilities == _QUARTILES
         yield "median [Q1, Q3]" if is_usual else f"quantiles {', '.join(f'{p:g}' for p in probabilities)}", cells
 
 
-def _has_too_few(columns: tuple[ColumnSummary, ...], minimum_cell: int) -> list[bool]:
-    """Where mean and spread would be those of very few people, or would tell them by difference to everybody's."""
-    few = [0 < column.num_values < minimum_cell for column in columns]
-    if sum(few[1:]) == 1:
-        others = [i for i in range(1, len(columns)) if not few[i] and columns[i].num_values]
-        if others:
-            few[min(others, key=lambda i: columns[i].num_values)] = True
-    return few
-
-
-def _level_rows(
-    variable: VariableSummary, hidden: Mask, sizes_hidden: tuple[bool, ...], minimum_cell: int
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for index in range(len(variable.columns[0].levels)):
-        if variable.type == "integer" and not variable.columns[0].levels[index].count:
+def _level_rows(variable: VariableSummary) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for index, level in enumerate(variable.columns[0].levels):
+        if variable.type == "integer" and level.count == 0:
             continue  # a number within the declared range that is no code at all
         cells = []
-        for number, column in enumerate(variable.columns):
-            level = column.levels[index]
-            text = _count(level.count, bool(hidden[index, number]), minimum_cell)
-            percent = column.percent(level)
-            # A share tells the number it is a share of, and with it how many are missing.
-            if percent is not None and not (hidden[[index, -1], number].any() or sizes_hidden[number]):
-                text += f" ({percent:.1f})"
-            cells.append(text)
-        yield variable.columns[0].levels[index].level, tuple(cells)
+        for column in variable.columns:
+            percent = column.percent(column.levels[index])
+            cells.append(_count(column.levels[index].count) + ("" if percent is None else f" ({percent:.1f})"))
+        yield level.level, tuple(cells)
 
 
-def _missing_row(variable: VariableSummary, hidden: Mask, minimum_cell: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    if any(column.num_missing for column in variable.columns):
-        pairs = zip(variable.columns, hidden, strict=True)
-        yield "missing", tuple(_count(column.num_missing, bool(is_hidden), minimum_cell) for column, is_hidden in pairs)
+def _missing_row(variable: VariableSummary) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if any(column.num_missing != 0 for column in variable.columns):
+        yield "missing", tuple(_count(column.num_missing) for column in variable.columns)
 
 
-def _count(count: int, is_hidden: bool, minimum_cell: int) -> str:
-    if not is_hidden:
-        return str(count)
-    return f"<{minimum_cell}" if count < minimum_cell else HIDDEN
+def _count(count: int | None) -> str:
+    return HIDDEN if count is None else str(count)
 
 
 def _test(test: GroupTest | None) -> tuple[str, str]:
     if test is None:
         return "", ""
     is_rough = test.has_small_expected and test.statistic is not None
+    if test.statistic is None and test.name != "Fisher's exact test":  # two digits are all that may be known
+        return "<=0.01" if test.p_value <= 0.01 else f"{test.p_value:.2f}", test.name
     return "<0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}", test.name + "*" * is_rough
 
 
