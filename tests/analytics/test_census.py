@@ -12,7 +12,8 @@ from wardround.analytics.result import Result
 def test_records_and_patients_are_counted_over_sites():
     one = pd.DataFrame({"id": [1, 1, 2], "x": [1.5, 2.5, 3.5]})
     other = pd.DataFrame({"id": [1, 7], "x": [0.5, 2.0]})
-    size = wr.simulate({"A": one, "B": other}, patient="id").run(census())
+    assert wr.simulate({"A": one, "B": other}, patient="id").run(census()).num_patients is None
+    size = wr.simulate({"A": one, "B": other}, patient="id", disclosure="none").run(census())
     assert (size.num_records, size.num_patients, size.sites) == (5, 4, ("A", "B"))
     assert isinstance(size, Result)
     assert size.summary() == "5 records of 4 patients at 2 sites"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from wardround.analytics.journal_text import count_text
 from wardround.analytics.result import Exhibit, TableExhibit, json_text, json_value
 from wardround.data.contract import Setting
 from wardround.data.table import Table
@@ -31,10 +32,10 @@ def count(table: Table, /) -> Census:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortSize:
-    """The cohort over all sites that answered."""
+    """The cohort over all sites that answered. A count that the disclosure rules hide is None."""
 
-    num_records: int
-    num_patients: int
+    num_records: int | None
+    num_patients: int | None
     sites: tuple[str, ...]
 
     @property
@@ -44,7 +45,8 @@ class CohortSize:
 
     def summary(self) -> str:
         """One sentence."""
-        return f"{self.num_records} records of {self.num_patients} patients at {len(self.sites)} sites"
+        records, patients = count_text(self.num_records), count_text(self.num_patients)
+        return f"{records} records of {patients} patients at {len(self.sites)} sites"
 
     def to_frame(self) -> pd.DataFrame:
         """One row: num_records, num_patients, num_sites."""
@@ -65,7 +67,9 @@ class CohortSize:
 
         figure = Figure(figsize=(6.0, 1.6), layout="constrained")
         axes = figure.add_subplot()
-        axes.bar_label(axes.barh(["patients", "records"], [self.num_patients, self.num_records]), padding=3)
+        counts = [self.num_patients, self.num_records]
+        bars = axes.barh(["patients", "records"], [count or 0 for count in counts])
+        axes.bar_label(bars, labels=[count_text(count) for count in counts], padding=3)
         axes.set_xlabel("number")
         axes.spines[["top", "right"]].set_visible(False)
         return figure
@@ -81,7 +85,8 @@ class CohortSize:
 
     def exhibits(self) -> tuple[Exhibit, ...]:
         """The two numbers, as a table."""
-        sizes = {"Records": self.num_records, "Patients": self.num_patients, "Sites": len(self.sites)}
+        counts = {"Records": self.num_records, "Patients": self.num_patients}
+        sizes = {**{name: count_text(count) for name, count in counts.items()}, "Sites": str(len(self.sites))}
         return (TableExhibit(title="Size of the cohort", frame=pd.DataFrame([sizes])),)
 
 
@@ -89,4 +94,6 @@ class CohortSize:
 def census(setting: Setting) -> Steps[CohortSize]:
     """Count the records and patients of the cohort over all sites."""
     total = yield from ask(count)
-    return CohortSize(num_records=total.sum.num_records, num_patients=total.sum.num_patients, sites=total.sites)
+    shown = setting.disclosure.shown
+    num_records, num_patients = total.sum.num_records, total.sum.num_patients
+    return CohortSize(num_records=shown(num_records), num_patients=shown(num_patients), sites=total.sites)

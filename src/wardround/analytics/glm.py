@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wardround.analytics.design import Column, Design
 from wardround.analytics.families import FAMILIES, FamilyName, LinkName
+from wardround.analytics.glm_disclosed import disclosed
 from wardround.analytics.glm_finish import Covariance, finish
 from wardround.analytics.glm_fit import Fit, fit_model, separated
 from wardround.analytics.glm_penalty import MAX_FOLDS, cross_validate, fold_terms, penalty_unit, square_sums
@@ -161,7 +162,7 @@ def _attempt(setting: Setting, options: _Options) -> Steps[GLMResult]:
     )
     is_likelihood = options.term_tests == "likelihood_ratio"
     tests = (yield from _likelihood_ratios(prepared, model, fit)) if is_likelihood else None
-    return summarise(
+    result = summarise(
         formula=options.formula,
         model=(model.family, model.link),
         prepared=prepared,
@@ -180,6 +181,7 @@ def _attempt(setting: Setting, options: _Options) -> Steps[GLMResult]:
         confidence=options.confidence,
         units=units,
     )
+    return disclosed(result, setting.disclosure)
 
 
 def in_own_units(prepared: Prepared, model: Model) -> tuple[Prepared, Units]:

@@ -69,8 +69,8 @@ class GLMResult:
         covariance: how it was estimated.
         num_clusters: clusters, where it is by clusters.
         num_records: records used (the sum of the frequency weights, where there are any).
-        num_left_out: records with a missing value.
-        num_missing: by variable, records in which it is missing.
+        num_left_out: records with a missing value; None where that is hidden.
+        num_missing: by variable, records in which it is missing; None where that is hidden.
         df_model: coefficients beyond a constant.
         df_residual: records less coefficients.
         deviance: of the model.
@@ -102,8 +102,8 @@ class GLMResult:
     covariance: str
     num_clusters: int | None
     num_records: float
-    num_left_out: int
-    num_missing: dict[str, int]
+    num_left_out: int | None
+    num_missing: dict[str, int | None]
     df_model: int
     df_residual: float
     deviance: float
@@ -201,7 +201,7 @@ class GLMResult:
         ]
         right = [
             ("Records", f"{self.num_records:g}"),
-            ("Left out (missing)", str(self.num_left_out)),
+            ("Left out (missing)", "hidden" if self.num_left_out is None else str(self.num_left_out)),
             ("Df residuals", f"{self.df_residual:g}"),
             ("Log-likelihood", f"{self.log_likelihood:.5g}"),
             ("Deviance", f"{self.deviance:.5g}"),
@@ -465,7 +465,7 @@ def summarise(
         num_clusters=finish.num_clusters if kind == "cluster" else None,
         num_records=num_records,
         num_left_out=prepared.num_records - prepared.num_complete,
-        num_missing=prepared.num_missing,
+        num_missing=dict(prepared.num_missing),
         df_model=p - int(prepared.spans_constant),
         df_residual=df_residual,
         deviance=sums.deviance * units.deviance,

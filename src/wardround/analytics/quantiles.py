@@ -34,11 +34,12 @@ from wardround.analytics.brackets import (
 )
 from wardround.analytics.grouping import group_codes, named_levels, present_by_group
 from wardround.analytics.result import Exhibit, json_text, json_value
+from wardround.analytics.small_cells import hidden_cells, hidden_sizes
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting
 from wardround.data.table import Table
 from wardround.errors import ConfigError, DataError
-from wardround.privacy.disclosure import DEFAULT_MINIMUM_CELL
+from wardround.privacy.disclosure import DEFAULT_MINIMUM_CELL, is_small
 from wardround.sums import Array, Contribution, Steps, Total, ask, people, site_function, workflow
 
 if TYPE_CHECKING:
@@ -301,14 +302,14 @@ class VariableQuantiles:
         variable: its name.
         unit: its unit, as the contract has it.
         group: level of the grouping variable; None for everybody.
-        num_values: records with a value.
+        num_values: records with a value; None where that is hidden.
         quantiles: in the order they were asked for.
     """
 
     variable: str
     unit: str | None
     group: str | None
-    num_values: int
+    num_values: int | None
     quantiles: tuple[Quantile, ...]
 
 
@@ -319,13 +320,13 @@ class QuantilesResult:
     Attributes:
         by: the grouping variable.
         rows: by variable, everybody first, then the groups.
-        num_records: records in the analysis.
+        num_records: records in the analysis; None where that is hidden.
         sites: the sites in every total.
     """
 
     by: str | None
     rows: tuple[VariableQuantiles, ...]
-    num_records: int
+    num_records: int | None
     sites: tuple[str, ...]
 
     @property
@@ -335,7 +336,8 @@ class QuantilesResult:
 
     def summary(self) -> str:
         """The quantiles as an aligned text table."""
-        head = f"Quantiles of {self.num_records} records at {len(self.sites)} sites"
+        num_records = "few" if self.num_records is None else self.num_records
+        head = f"Quantiles of {num_records} records at {len(self.sites)} sites"
         return f"{head}\n\n{self.to_frame().to_string(float_format='{:.6g}'.format, na_rep='')}\n"
 
     def to_frame(self) -> pd.DataFrame:
@@ -347,7 +349,7 @@ class QuantilesResult:
             for q in row.quantiles
         ]
         frame = pd.DataFrame(records, columns=[*index, "num_values", "value", "bound"])
-        return frame.astype({"value": float, "bound": float}).set_index(index)
+        return frame.astype({"num_values": "Int64", "value": float, "bound": float}).set_index(index)
 
     def to_dict(self) -> dict[str, Any]:
         """Keys: by, rows (variable, unit, group (None: everybody), num_values, quantiles), num_records, sites."""
@@ -426,7 +428,8 @@ def quantiles(
         variables: numeric variables; None: all of the contract.
         by: category, boolean or integer of short range to group by; records without a group are left out.
         probabilities: which quantiles, each in (0, 1).
-        minimum_cell: fewest people that a bracket around a quantile may hold.
+        minimum_cell: fewest people that a bracket around a quantile may hold, where that is more than the disclosure
+            rules ask for.
         tolerance: width at which a bracket is narrow enough, as a part of the interquartile range.
 
     Raises:
@@ -438,6 +441,8 @@ def quantiles(
     check_probabilities(probabilities, "quantiles.probabilities")
     check_precision(minimum_cell, tolerance, "quantiles")
     groups = () if by is None else named_levels(setting.contract, by, "quantiles.by")
+    rules = setting.disclosure
+    floor = max(minimum_cell, rules.minimum_cell)
 
     def attempt() -> Steps[QuantilesResult]:
         rows: list[VariableQuantiles] = []
@@ -445,9 +450,9 @@ def quantiles(
         for chunk in in_chunks(names, len(groups)):
             first: Total[Magnitudes] = yield from ask(magnitudes, chunk, by, max(1, len(groups)))
             num_records, sites = int(first.sum.num_records.sum()), first.sites
-            found = yield from refine(chunk, first.sum, probabilities, by, floor=minimum_cell, tolerance=tolerance)
-            rows += _rows(setting.contract, chunk, groups, first.sum, found)
-        return QuantilesResult(by=by, rows=tuple(rows), num_records=num_records, sites=sites)
+            found = yield from refine(chunk, first.sum, probabilities, by, floor=floor, tolerance=tolerance)
+            rows += _rows(setting, chunk, groups, first.sum, found)
+        return QuantilesResult(by=by, rows=tuple(rows), num_records=rules.shown(num_records), sites=sites)
 
     return (yield from with_steady_sites(attempt, len(setting.sites)))
 
@@ -461,20 +466,26 @@ def check_precision(minimum_cell: int, tolerance: float, where: str) -> None:
 
 
 def _rows(
-    contract: Contract,
+    setting: Setting,
     variables: tuple[str, ...],
     groups: tuple[str, ...],
     first: Magnitudes,
     found: tuple[tuple[tuple[Quantile, ...], ...], ...],
 ) -> Iterator[VariableQuantiles]:
+    rules = setting.disclosure
+    sizes = first.num_records
+    is_few = is_small(int(sizes.sum()), rules.minimum_cell)
+    sizes_hidden = np.full(len(sizes), is_few) if is_few or not groups else hidden_sizes(sizes, rules.minimum_cell)
     for row, name in enumerate(variables):
-        by_group = [int(count) for count in first.num_values[row].sum(axis=1)]
-        counts = [sum(by_group), *by_group]
-        for group, num_values, quantiles_ in zip((None, *groups), counts, found[row], strict=False):
+        by_group = first.num_values[row].sum(axis=1)
+        # How many have a value tells how many have none.
+        hidden = hidden_cells(np.stack([by_group, first.num_missing[row]]), sizes_hidden, rules.minimum_cell)[0]
+        counts = [int(by_group.sum()), *by_group.tolist()]
+        for group, count, is_hidden, quantiles_ in zip((None, *groups), counts, hidden, found[row], strict=False):
             yield VariableQuantiles(
                 variable=name,
-                unit=contract.variable(name).unit,
+                unit=setting.contract.variable(name).unit,
                 group=group,
-                num_values=num_values,
+                num_values=None if is_hidden else rules.shown(count),
                 quantiles=quantiles_,
             )

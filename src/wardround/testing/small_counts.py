@@ -8,6 +8,7 @@ from typing import Any
 NOT_PEOPLE = frozenset(
     (
         "bins",
+        "clusters",
         "coefficients",
         "columns",
         "comparisons",
