@@ -9,6 +9,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 html_theme = "furo"
+# The published schema of outcomes, under the address that it names itself by.
+html_extra_path = ["../src/wardround/report"]
 html_title = "Wardround"
 myst_heading_anchors = 3
 autodoc_typehints = "none"

@@ -29,7 +29,16 @@ def schema_text() -> str:
 
 
 def digest_of(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    """Of the form alone: other words in a description do not make it another version."""
+    return hashlib.sha256(json.dumps(_form(json.loads(text)), sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _form(schema: object) -> object:
+    if isinstance(schema, list):
+        return [_form(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _form(item) for key, item in schema.items() if key != "description" or not isinstance(item, str)}
 
 
 def digests() -> dict[str, str]:

@@ -114,6 +114,8 @@ def table_view(frame: pd.DataFrame) -> TableView:
     """
     labels, body, corner = _headed(frame)
     columns = [_column(body.iloc[:, i], _heading(label)) for i, label in enumerate(body.columns)]
+    if len(columns) < _WIDE:  # else there is no room for an interval on one line
+        columns = [[_bound(cell) for cell in column] for column in columns]
     columns = [column if all(cell.is_number for cell in column) else list(map(_as_text, column)) for column in columns]
     rows = list(zip(labels, [tuple(row) for row in zip(*columns, strict=True)] or [()] * len(labels), strict=True))
     header = tuple(
@@ -184,7 +186,14 @@ def _text_cell(text: str) -> Cell:
     shown = _HYPHEN_MINUS.sub(MINUS, text)
     if shown and shown != ABSENT and not _NUMBER_LIKE.fullmatch(shown):
         return Cell(shown)
-    return Cell(_BRACKETED.sub(lambda match: match[0].replace(" ", NO_BREAK), shown), is_number=True)
+    return Cell(shown, is_number=True)
+
+
+def _bound(cell: Cell) -> Cell:
+    """A number whose interval does not break."""
+    return (
+        Cell(_BRACKETED.sub(lambda match: match[0].replace(" ", NO_BREAK), cell.text), True) if cell.is_number else cell
+    )
 
 
 def _as_text(cell: Cell) -> Cell:
