@@ -10,7 +10,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 html_theme = "furo"
 # The published schema of outcomes, under the address that it names itself by.
-html_extra_path = ["../src/wardround/report"]
+html_extra_path = ["../src/wardround/report/published"]
 html_title = "Wardround"
 myst_heading_anchors = 3
 autodoc_typehints = "none"

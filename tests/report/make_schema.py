@@ -16,7 +16,7 @@ from wardround.report.schema import outcome_schema
 from wardround.studies.extensions import BUILT_IN
 from wardround.sums import Vocabulary
 
-SHIPPED = Path(wardround.report.__file__).parent / "schema" / f"outcome-{OUTCOME_VERSION}.json"
+SHIPPED = Path(wardround.report.__file__).parent / "published" / "schema" / f"outcome-{OUTCOME_VERSION}.json"
 DIGESTS = Path(__file__).parent / "schema_digests.json"
 
 
@@ -52,7 +52,7 @@ def main() -> int:
             f"version {version} is another schema; raise OUTCOME_VERSION (or, before its release, --unreleased)\n"
         )
         return 1
-    SHIPPED.parent.mkdir(exist_ok=True)
+    SHIPPED.parent.mkdir(exist_ok=True, parents=True)
     SHIPPED.write_text(text, encoding="utf-8")
     DIGESTS.write_text(json.dumps({**known, version: digest_of(text)}, indent=1) + "\n", encoding="utf-8")
     return 0

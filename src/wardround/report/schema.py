@@ -283,7 +283,7 @@ def _sorted(workflows: Iterable[WorkflowType[..., Any]]) -> list[WorkflowType[..
 def shipped_schema() -> str:
     """The published schema as JSON text: with the results of the built-in workflows."""
     name = f"outcome-{OUTCOME_VERSION}.json"
-    return files("wardround.report").joinpath("schema", name).read_text(encoding="utf-8").rstrip("\n")
+    return files("wardround.report").joinpath("published", "schema", name).read_text(encoding="utf-8").rstrip("\n")
 
 
 def _result_rule(kind: WorkflowType[..., Any], definitions: _Definitions) -> Schema:
