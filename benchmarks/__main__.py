@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import codec, engine, glm
+from benchmarks import codec, cox, engine, glm
 from benchmarks.measure import COLUMNS, Row, cells
 
 BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
     "codec": codec.rows,
+    "cox": cox.rows,
     "engine": engine.rows,
     "glm": glm.rows,
 }

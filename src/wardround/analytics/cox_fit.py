@@ -21,8 +21,8 @@ from wardround.sums import Steps, ask
 
 MAX_ITERATIONS = 100
 """Most steps of the iteration, halvings included."""
-STEP_TOLERANCE = 1e-8
-"""Largest last step of a standardised coefficient, relative to 1 + its size; its square is what is left."""
+STEP_TOLERANCE = 1e-10
+"""Largest step of a standardised coefficient, relative to 1 + its size, that may be left to do."""
 FLAT_STEP = 1e-4
 """The same where the likelihood has stood still for two steps: what is left is rounding error of a bad condition."""
 LEAST_PART = 1e-10
@@ -257,17 +257,20 @@ def fit_cox(prepared: Prepared, sets: RiskSets, start: At, penalty: Values) -> S
         ConvergenceError: no convergence in `MAX_ITERATIONS` steps.
 
     Guarantees:
-        only_a_settled_cox_fit_is_returned: the last step was below `STEP_TOLERANCE`, or below `FLAT_STEP` where the
-            likelihood no longer moved.
+        only_a_settled_cox_fit_is_returned: the step left to do is below `STEP_TOLERANCE`, or below `FLAT_STEP` where
+            the likelihood no longer moves.
     """
     found, num_flat, num_asked, num_beyond = start, 0, 0, 0
     step = np.zeros_like(start.coefficients)
     for iteration in range(1, MAX_ITERATIONS + 1):
         step = solve_symmetric(found.curvature + np.diag(penalty), found.score - penalty * found.coefficients)
         size = float(np.max(np.abs(step) / (1 + np.abs(found.coefficients)), initial=0.0))
+        if size <= (FLAT_STEP if num_flat >= 2 else STEP_TOLERANCE):
+            # A start from which columns were dropped has no hazard of its own.
+            end = found if num_asked else (yield from _asked_again(prepared, sets, found))
+            return CoxFit(start=start, end=end, num_iterations=iteration - 1)
         if not penalty.any():
             _check_monotone(prepared, start, found, step)
-        is_last = size <= (FLAT_STEP if num_flat >= 2 else STEP_TOLERANCE)
         better, num_halvings, is_beyond = yield from _better(prepared, sets, found, step, penalty)
         num_beyond = num_beyond + 1 if is_beyond else 0
         if num_beyond >= MOST_BEYOND:
@@ -277,12 +280,15 @@ def fit_cox(prepared: Prepared, sets: RiskSets, start: At, penalty: Values) -> S
             break
         num_flat = num_flat + 1 if _gain(found, better, penalty) <= 1e-13 * abs(found.log_likelihood) else 0
         found = yield from sets.with_information(prepared, better)
-        if is_last:
-            return CoxFit(start=start, end=found, num_iterations=iteration)
     worst = prepared.design.columns[int(np.argmax(np.abs(step)))].name
     raise ConvergenceError(
         f"no convergence in {MAX_ITERATIONS} steps; {worst} still moves; simplify the formula, or add an l2 penalty"
     )
+
+
+def _asked_again(prepared: Prepared, sets: RiskSets, found: At) -> Steps[At]:
+    there = yield from sets.at(prepared, found.coefficients)
+    return (yield from sets.with_information(prepared, there))
 
 
 def _gain(before: At, after: At, penalty: Values) -> float:

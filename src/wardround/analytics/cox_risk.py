@@ -131,11 +131,13 @@ def risk_blocks(
         if (stratum[block.rows] < 0).any():
             raise DataError("a stratum is missing; its variables must be among those required")
         base = stratum[block.rows] * risk.outcome.num_steps
-        first, last, begins = rank[base + rows.entry + 1], rank[base + rows.exit + 1], rank[base]
+        begins, last = rank[base], rank[base + rows.exit + 1]
+        first = begins if risk.outcome.entry is None else rank[base + rows.entry + 1]
         is_used = block.frequency > 0
         is_death = (rows.cause == 1) & is_used
         death = np.where(is_death, last - 1, -1)
-        if not np.array_equal(points[death[is_death]], (base + rows.exit)[is_death]):
+        dead = np.flatnonzero(is_death)
+        if not np.array_equal(points[death[dead]], base[dead] + rows.exit[dead]):
             raise DataError("an event lies at none of the points; the table is not the one that was asked before")
         last = np.where(is_used, last, first)
         yield RiskBlock(
@@ -181,22 +183,21 @@ class RiskSums:
     def add(self, block: RiskBlock, values: list[Values], death_values: list[Values] | None = None) -> None:
         """Add records; `values` has an array of shape (num_rows,) for each of `width`, weights included."""
         is_risk = block.last > block.first
-        is_late = is_risk & (block.first > block.begins)
-        ends, enters = block.last[is_risk] - 1, block.first[is_late] - 1
-        is_all, is_any = bool(is_risk.all()), bool(is_late.any())
+        rows, late = np.flatnonzero(is_risk), np.flatnonzero(is_risk & (block.first > block.begins))
+        ends, enters = block.last[rows] - 1, block.first[late] - 1
         for out, value in zip(self._leaving, values, strict=True):
-            out += np.bincount(ends, value if is_all else value[is_risk], minlength=self._size)
-            if is_any:
-                out -= np.bincount(enters, value[is_late], minlength=self._size)
+            out += np.bincount(ends, value if len(rows) == len(value) else value[rows], minlength=self._size)
+            if len(late):
+                out -= np.bincount(enters, value[late], minlength=self._size)
         if death_values is not None:
             self.add_deaths(block.death, death_values)
 
     def add_deaths(self, death: Indices, values: list[Values]) -> None:
         """Add to the sums over deaths; `death` is the point of each record, -1 where it had none."""
-        is_death = death >= 0
-        where = death[is_death]
+        rows = np.flatnonzero(death >= 0)
+        where = death[rows]
         for column, value in enumerate(values):
-            self.deaths[:, column] += np.bincount(where, value[is_death], minlength=self._size)
+            self.deaths[:, column] += np.bincount(where, value[rows], minlength=self._size)
 
     @property
     def at_risk(self) -> Values:
