@@ -29,6 +29,7 @@ from wardround.analytics.scoring_model import ScoringModel
 from wardround.sums import Steps, ask
 
 Values = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 MAX_STEPS = 40
 """Newton steps after which a fit counts as one that has no end."""
@@ -252,45 +253,48 @@ def spiegelhalter(unexpected: float, variance: float) -> tuple[float | None, flo
 
 
 def calibration_groups(
-    cuts: list[int], edges: Values, counts: tuple[NDArray[np.int64], NDArray[np.int64], Values], wanted: int, c: float
+    ends: tuple[int, ...], edges: Values, counts: tuple[Counts, Counts], predicted: Values, c: float
 ) -> tuple[CalibrationGroup, ...]:
-    """Groups of about equal size between cuts that may be shown.
+    """The groups of the calibration figure; empty ones are left out.
 
     Args:
-        cuts: that may be shown, increasing; cut i lies below bin i.
+        ends: inner ends of the groups; end i lies below bin i.
         edges: inner edges of the bins, shape (num_bins - 1,).
-        counts: events, others and sums of predictions by bin.
-        wanted: how many groups.
+        counts: events and others by bin.
+        predicted: sums of the predictions, shape (len(ends) + 1,).
         c: confidence of the intervals.
     """
-    events, others, predicted = counts
-    below = np.concatenate([[0], np.cumsum(events + others)])
-    ends = [0, *_about_equal(below, cuts, wanted), len(events)]
     made = []
-    for start, stop in pairwise(ends):
-        num_records, num_events = int(below[stop] - below[start]), int(events[start:stop].sum())
-        if not num_records:
+    for place, (start, stop) in enumerate(pairwise([0, *ends, len(edges) + 1])):
+        num_events, num_others = (int(part[start:stop].sum()) for part in counts)
+        if not num_events + num_others:
             continue
         made.append(
             CalibrationGroup(
-                num_records=num_records,
+                num_records=num_events + num_others,
                 num_events=num_events,
                 low=float(edges[start - 1]) if start else 0.0,
-                high=float(edges[stop - 1]) if stop < len(events) else 1.0,
-                predicted=float(predicted[start:stop].sum()) / num_records,
-                observed=wilson(num_events, num_records, c),
+                high=float(edges[stop - 1]) if stop <= len(edges) else 1.0,
+                predicted=float(predicted[place]) / (num_events + num_others),
+                observed=wilson(num_events, num_events + num_others, c),
             )
         )
     return tuple(made)
 
 
-def _about_equal(below: NDArray[np.int64], cuts: list[int], wanted: int) -> list[int]:
-    """Of the cuts, those next to where groups of equal size would end."""
+def group_ends(counts: Counts, cuts: list[int], wanted: int) -> tuple[int, ...]:
+    """Of the cuts that may be shown, those next to where groups of equal size would end.
+
+    Args:
+        counts: records by bin.
+        cuts: increasing; cut i lies below bin i.
+        wanted: how many groups.
+    """
     if not cuts:
-        return []
-    at = below[cuts]
+        return ()
+    below = np.concatenate([[0], np.cumsum(counts)])
     goals = below[-1] * np.arange(1, wanted) / wanted
-    return sorted({cuts[int(np.abs(at - goal).argmin())] for goal in goals})
+    return tuple(sorted({cuts[int(np.abs(below[cuts] - goal).argmin())] for goal in goals}))
 
 
 def hosmer_lemeshow(groups: tuple[CalibrationGroup, ...]) -> tuple[float, int, float] | None:

@@ -21,6 +21,9 @@ from wardround.analytics.families import two_sided_quantile
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
+ROUNDING = 1e-12
+"""What other orders of adding up may change a figure by."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -84,7 +87,7 @@ def auroc(events: Counts, others: Counts, is_tied: NDArray[np.bool_], confidence
     above_others = (num_events - np.cumsum(events) + 0.5 * events) / num_events
     area = float(events @ above_events) / num_events
     pairs = events.astype(np.float64) * others
-    slack = 0.5 * float(pairs[~is_tied].sum()) / num_events / num_others
+    slack = 0.5 * float(pairs[~is_tied].sum()) / num_events / num_others + ROUNDING
     variance = _spread(above_events, events, area) + _spread(above_others, others, area)
     error = float(np.sqrt(variance)) if np.isfinite(variance) else float("nan")
     low, high = logit_interval(area, error, confidence)
@@ -147,7 +150,7 @@ def average_precision(events: Counts, others: Counts, is_tied: NDArray[np.bool_]
     error = float(np.sqrt(value * (1 - value) / num_events)) if others.any() else 0.0
     low, high = logit_interval(value, error, confidence)
     # Equal orders add up differently: a last digit must not put the value outside its limits.
-    least, greatest = min(least, value), max(greatest, value)
+    least, greatest = min(least, value) - ROUNDING, max(greatest, value) + ROUNDING
     return Discrimination(value=value, standard_error=known(error), low=low, high=high, least=least, greatest=greatest)
 
 

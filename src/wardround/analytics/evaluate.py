@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from wardround.analytics.calibration import Fit, LogisticFit, fit_all, knots_of
+from wardround.analytics.calibration import Fit, LogisticFit, fit_all, group_ends, knots_of
 from wardround.analytics.design import Feature, Frame, Level, Numeric
 from wardround.analytics.discrimination import auroc, next_edges
 from wardround.analytics.evaluate_sums import (
@@ -26,10 +26,12 @@ from wardround.analytics.evaluate_sums import (
     Moments,
     histogram,
     moments,
+    predicted,
     recalibration,
+    ties,
 )
 from wardround.analytics.evaluation import Evaluation
-from wardround.analytics.evaluation_summing import Found, summed_up
+from wardround.analytics.evaluation_summing import Found, bin_middles, shown_cuts, summed_up
 from wardround.analytics.expression import parse_expression
 from wardround.analytics.formula import plan_expression
 from wardround.analytics.grouping import named_levels
@@ -199,11 +201,18 @@ def _checked_thresholds(thresholds: tuple[float, ...], scale: Scale) -> tuple[fl
 
 def _attempt(setting: Setting, plan: _Plan, options: _Options, confidence: float) -> Steps[Evaluation]:
     """Everything, over one set of sites."""
+    floor = setting.disclosure.minimum_cell
     first = yield from ask(moments, plan.model, plan.frame, plan.groups, plan.scale)
     counted = first.sum
-    _check_usable(counted, plan, setting.disclosure.minimum_cell)
-    edges, counts, is_tied = yield from _histogram(plan, options, counted, setting.disclosure.minimum_cell)
-    _refuse_lone_scores(counts, plan.scale, setting.disclosure.minimum_cell)
+    _check_usable(counted, plan, floor)
+    edges, counts, is_tied = yield from _histogram(plan, options, counted, floor)
+    _refuse_lone_scores(edges, counts, plan.scale, floor)
+    grid = _grid(plan.scale, len(edges))
+    cuts = shown_cuts(edges, counts, options.thresholds, grid, floor)
+    ends = group_ends(counts.num_events[0] + counts.num_others[0], cuts, options.num_groups)
+    sums = np.zeros(len(ends) + 1)
+    if plan.scale == "probability":
+        sums = (yield from ask(predicted, plan.model, plan.frame, edges[[end - 1 for end in ends]])).sum.predicted
     basis, fits = yield from _recalibrated(plan, counted, edges, counts)
     return summed_up(
         Found(
@@ -216,11 +225,13 @@ def _attempt(setting: Setting, plan: _Plan, options: _Options, confidence: float
             edges=edges,
             histogram=counts,
             is_tied=is_tied,
+            cuts=cuts,
+            ends=ends,
+            predicted=sums,
             basis=basis,
             fits=fits,
             thresholds=options.thresholds,
-            grid=_grid(plan.scale, len(edges)),
-            num_groups=options.num_groups,
+            grid=grid,
             rules=setting.disclosure,
             confidence=confidence,
             sites=first.sites,
@@ -249,35 +260,35 @@ def _check_usable(counted: Moments, plan: _Plan, minimum_cell: int) -> None:
         which = "no record" if num_events == 0 else "every record"
         raise DataError(f"{which} has the event {plan.outcome!r}; with one class there is nothing to evaluate")
     if min(num_events, num_others) < minimum_cell:
-        raise DataError(
+        raise DisclosureError(
+            "minimum_cell",
             f"fewer than {minimum_cell} records are {'events' if num_events < num_others else 'without the event'}; "
-            "the disclosure rules (minimum_cell) allow no result about so few"
+            "widen the cohort, or choose an outcome that is less rare",
         )
 
 
-def _refuse_lone_scores(counts: Histogram, scale: Scale, minimum_cell: int) -> None:
+def _refuse_lone_scores(edges: Values, counts: Histogram, scale: Scale, minimum_cell: int) -> None:
     """Raise `DisclosureError` where a model tells few records from all others, which it gives (nearly) one score.
 
     `I(age == 87.1)` as a model is 1 for one patient, and its figures are that patient's outcome.
     """
     size = counts.num_events[0] + counts.num_others[0]
-    filled = np.flatnonzero(size)
-    means = counts.score_sum[filled] / size[filled]
-    places = to_line(means, scale) if scale == "probability" else means
-    below = np.cumsum(size[filled])
-    num_low = int(np.searchsorted(below, minimum_cell, side="left"))
-    num_high = int(np.searchsorted(np.cumsum(size[filled][::-1]), minimum_cell, side="left"))
-    last = len(filled) - 1
-    for apart, rest in [(places[end], places[end + 1 :]) for end in range(num_low)] + [
-        (places[last - end], places[: last - end]) for end in range(num_high)
-    ]:
-        distance = np.abs(rest - apart).min() if len(rest) else 0.0
-        if distance > 0 and rest.max() - rest.min() <= NEAR * distance:
-            raise DisclosureError(
-                "minimum_cell",
-                f"the model tells fewer than {minimum_cell} records from all others, which have nearly one score; its "
-                "figures would be those of few patients",
-            )
+    line = to_line(edges, scale)
+    reach = max(float(line[-1] - line[0]), 1.0)
+    low, high = np.concatenate([[line[0] - reach], line]), np.concatenate([line, [line[-1] + reach]])
+    for direction in (1, -1):
+        filled = np.flatnonzero(size)[::direction]
+        starts, stops = (low, high) if direction == 1 else (-high, -low)
+        num_apart = int(np.searchsorted(np.cumsum(size[filled]), minimum_cell, side="left"))
+        for end in range(min(num_apart, len(filled) - 1)):
+            rest = filled[end + 1 :]
+            distance = starts[rest].min() - stops[filled[end]]
+            if distance > 0 and stops[rest].max() - starts[rest].min() <= NEAR * distance:
+                raise DisclosureError(
+                    "minimum_cell",
+                    f"the model tells fewer than {minimum_cell} records from all others, which have nearly one score; "
+                    "its figures would be those of few patients",
+                )
 
 
 def _grid(scale: Scale, num_bins: int) -> tuple[float, ...]:
@@ -288,44 +299,63 @@ def _grid(scale: Scale, num_bins: int) -> tuple[float, ...]:
     return tuple(percent / 100 for percent in range(step, 100, step))
 
 
+@dataclass(frozen=True, slots=True)
+class _Bins:
+    """A histogram with its bins, and by how much the AUROC may be off because of them."""
+
+    edges: Values
+    counts: Histogram
+    is_tied: NDArray[np.bool_]
+    slack: float
+
+
 def _histogram(
     plan: _Plan, options: _Options, counted: Moments, minimum_cell: int
 ) -> Steps[tuple[Values, Histogram, NDArray[np.bool_]]]:
     """Bins that tell events from others well: first by a normal distribution, then where they did not."""
     num_records = int(counted.num_events[0] + counted.num_others[0])
-    num_bins = max(10, min(options.num_bins, num_records // max(minimum_cell, 1)))
+    num_bins = max(10, min(options.num_bins, num_records // minimum_cell))
     mean = counted.line_sum / num_records
     spread = np.sqrt(max(counted.line_square / num_records - mean * mean, 1e-12 * (1 + mean * mean)))
     line = mean + spread * special.ndtri(np.arange(1, num_bins) / num_bins)
-    fixed = np.array(sorted({*options.thresholds, *_grid(plan.scale, num_bins)}), np.float64)
-    best: tuple[float, Values, Histogram, NDArray[np.bool_]] | None = None
+    # Nobody is farther from the mean than sqrt(num_records) spreads; outliers are found to a factor of two.
+    far = spread * 2.0 ** np.arange(2, np.ceil(np.log2(num_records) / 2) + 1)
+    fixed = np.union1d([*options.thresholds, *_grid(plan.scale, num_bins)], from_line(mean + far, plan.scale))
+    fixed = np.union1d(fixed, from_line(mean - far, plan.scale))
+    best: _Bins | None = None
     for _ in range(MAX_HISTOGRAMS):
         edges = _distinct(np.union1d(from_line(line, plan.scale), fixed), plan.scale)
-        total = (yield from ask(histogram, plan.model, plan.frame, plan.groups, plan.scale, edges)).sum
-        is_tied = ties_in(total)
-        slack = auroc(total.num_events[0], total.num_others[0], is_tied, 0.95).bound or 0.0
-        is_better = best is None or slack < 0.8 * best[0]
-        if best is None or slack < best[0]:
-            best = slack, edges, total, is_tied
-        if slack <= GOOD_SLACK or not is_better:
+        found = yield from _counted(plan, edges, minimum_cell)
+        is_better = best is None or found.slack < 0.8 * best.slack
+        if best is None or found.slack < best.slack:
+            best = found
+        if found.slack <= GOOD_SLACK or not is_better:
             break
-        line = next_edges(to_line(edges, plan.scale), total.num_events[0], total.num_others[0], is_tied, num_bins)
-        if not len(line):
-            break
-    assert best is not None  # the loop ran once
-    return best[1:]
+        events, others = found.counts.num_events[0], found.counts.num_others[0]
+        line = next_edges(to_line(edges, plan.scale), events, others, found.is_tied, num_bins)
+    assert best is not None  # the loop ran
+    return best.edges, best.counts, best.is_tied
+
+
+def _counted(plan: _Plan, edges: Values, minimum_cell: int) -> Steps[_Bins]:
+    """A histogram; where its bins are not good enough, it is asked which of them hold one score only."""
+    counts = (yield from ask(histogram, plan.model, plan.frame, plan.groups, plan.scale, edges)).sum
+    events, others = counts.num_events[0], counts.num_others[0]
+    size = events + others
+    is_tied = np.asarray(size <= 1, np.bool_)
+    slack = auroc(events, others, is_tied, 0.95).bound or 0.0
+    wide = np.flatnonzero((events > 0) & (others > 0) & (size >= minimum_cell))
+    if slack > GOOD_SLACK and len(wide):
+        found = (yield from ask(ties, plan.model, plan.frame, plan.scale, edges, tuple(wide.tolist()))).sum
+        is_tied[wide] = size[wide] * found.step_square == found.step_sum**2
+        slack = auroc(events, others, is_tied, 0.95).bound or 0.0
+    return _Bins(edges, counts, is_tied, slack)
 
 
 def _distinct(edges: Values, scale: Scale) -> Values:
     """Edges that are numbers of their own and, of probabilities, within (0, 1)."""
     inside = edges[(edges > 0) & (edges < 1)] if scale == "probability" else edges
     return np.unique(inside)
-
-
-def ties_in(total: Histogram) -> NDArray[np.bool_]:
-    """Bins whose scores all stand in one and the same step of the bin, or of which there is one or none."""
-    counts = total.num_events[0] + total.num_others[0]
-    return np.asarray((counts <= 1) | (counts * total.step_square == total.step_sum**2), np.bool_)
 
 
 def _recalibrated(
@@ -340,7 +370,7 @@ def _recalibrated(
     if plan.scale == "score":
         return basis, {}
     if not is_constant:
-        basis = replace(basis, knots=_knots(counts, basis))
+        basis = replace(basis, knots=_knots(edges, counts, basis))
     wanted: dict[tuple[int, Literal["large", "line", "smooth"]], Fit] = {}
     for group in range(plan.groups.num_groups):
         if counted.num_events[group] and counted.num_others[group]:
@@ -353,12 +383,12 @@ def _recalibrated(
     return basis, dict(zip(wanted, found, strict=True))
 
 
-def _knots(counts: Histogram, basis: Basis) -> tuple[float, ...]:
+def _knots(edges: Values, counts: Histogram, basis: Basis) -> tuple[float, ...]:
     size = counts.num_events[0] + counts.num_others[0]
     filled = size > 0
-    places = to_line(counts.score_sum[filled] / size[filled], "probability")
+    places = to_line(bin_middles(edges)[filled], "probability")
     knots = knots_of((places - basis.center) / basis.spread, size[filled])
     return knots if int(counts.num_events[0].sum()) >= 10 * len(knots) else ()
 
 
-__all__ = ["evaluate", "histogram", "moments", "recalibration"]
+__all__ = ["evaluate", "histogram", "moments", "predicted", "recalibration", "ties"]

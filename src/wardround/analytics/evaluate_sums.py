@@ -5,6 +5,7 @@ Every sum is by group of records: everybody first, then each level of the groupi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,16 +204,13 @@ def moments(data: Table, model: ScoringModel, frame: Frame, groups: Groups, scal
 
 
 class Histogram(Contribution):
-    """Events and others by group and bin; and of each bin, the sum of its scores and whether they are one."""
+    """Events and others by group and bin."""
 
     num_events: NDArray[np.int64] = people("num_groups", "num_bins")
     num_others: NDArray[np.int64] = people("num_groups", "num_bins")
-    score_sum: Array = exact("num_bins")
-    step_sum: Array = exact("num_bins")
-    step_square: Array = exact("num_bins")
 
 
-def _histogram_sizes(model: Any, frame: Frame, groups: Groups, scale: Scale, edges: Values) -> dict[str, float]:
+def _histogram_sizes(groups: Groups, edges: Values, **_: Any) -> dict[str, float]:
     return {"num_groups": groups.num_groups, "num_bins": edges.size + 1}
 
 
@@ -231,24 +229,22 @@ def histogram(data: Table, model: ScoringModel, frame: Frame, groups: Groups, sc
     Raises:
         DataError: the edges do not increase, or are too many.
     """
-    if edges.ndim != 1 or edges.size >= MAX_BINS or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-        raise DataError(f"the edges of the bins must be increasing numbers, fewer than {MAX_BINS}")
+    _check_edges(edges)
     member, num_bins = _Membership(data, groups), edges.size + 1
     counts = np.zeros((2, groups.num_groups, num_bins), np.int64)
-    sums = np.zeros((3, num_bins))
     for block in _usable(data, model, frame, scale):
         bins = np.searchsorted(edges, block.score, side="right")
         for side, is_side in enumerate((block.outcome == 1, block.outcome == 0)):
             member.count(block.rows[is_side], counts[side], bins[is_side])
-        steps = _steps(block.score, bins, edges, scale)
-        for total, values in zip(sums, (_summable(block.score, scale), steps, steps**2), strict=True):
-            total += np.bincount(bins, values, minlength=num_bins)
-    return Histogram(
-        num_events=counts[0], num_others=counts[1], score_sum=sums[0], step_sum=sums[1], step_square=sums[2]
-    )
+    return Histogram(num_events=counts[0], num_others=counts[1])
 
 
-def _usable(data: Table, model: ScoringModel, frame: Frame, scale: Scale) -> Any:
+def _check_edges(edges: Values) -> None:
+    if edges.ndim != 1 or edges.size >= MAX_BINS or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        raise DataError(f"the edges of the bins must be increasing numbers, fewer than {MAX_BINS}")
+
+
+def _usable(data: Table, model: ScoringModel, frame: Frame, scale: Scale) -> Iterator[Scored]:
     """Scored blocks, less what the first ask counted as unusable (which ends an evaluation, but not at this site)."""
     for block in scored_blocks(data, model, frame):
         is_kept = np.isfinite(block.score) & ((block.outcome == 0) | (block.outcome == 1))
@@ -260,8 +256,39 @@ def _usable(data: Table, model: ScoringModel, frame: Frame, scale: Scale) -> Any
             yield block
 
 
-def _summable(score: Values, scale: Scale) -> Values:
-    return score if scale == "probability" else to_line(score, scale)
+class Ties(Contribution):
+    """Of some bins, sums that tell whether all of their scores are one and the same."""
+
+    step_sum: Array = exact("num_asked")
+    step_square: Array = exact("num_asked")
+
+
+@site_function("evaluate.ties", version=1, symbols=lambda bins, **_: {"num_asked": len(bins)}, rows=_num_complete)
+def ties(data: Table, model: ScoringModel, frame: Frame, scale: Scale, edges: Array, bins: tuple[int, ...]) -> Ties:
+    """Sum the places of scores in some bins, in whole steps of a 65,536th of a bin, and the squares of the places.
+
+    Args:
+        data: the site's records.
+        model: scores them.
+        frame: outcome, and the variables that must be present.
+        scale: what the scores are.
+        edges: as `histogram`.
+        bins: which bins; the coordinator asks for such only as hold enough records.
+
+    Raises:
+        DataError: wrong edges, or a bin that there is not.
+    """
+    _check_edges(edges)
+    asked = np.array(bins, np.intp)
+    if any(not 0 <= place <= edges.size for place in bins):
+        raise DataError(f"there are {edges.size + 1} bins")
+    sums = np.zeros((2, edges.size + 1))
+    for block in _usable(data, model, frame, scale):
+        here = np.searchsorted(edges, block.score, side="right")
+        steps = _steps(block.score, here, edges, scale)
+        sums[0] += np.bincount(here, steps, minlength=edges.size + 1)
+        sums[1] += np.bincount(here, steps**2, minlength=edges.size + 1)
+    return Ties(step_sum=sums[0][asked], step_square=sums[1][asked])
 
 
 def _steps(score: Values, bins: NDArray[np.intp], edges: Values, scale: Scale) -> Values:
@@ -274,6 +301,38 @@ def _steps(score: Values, bins: NDArray[np.intp], edges: Values, scale: Scale) -
     width = np.where(width > 0, width, 1.0)
     steps: Values = np.floor((to_line(score, scale) - low[bins]) / width[bins] * TIE_STEPS)
     return steps
+
+
+class Predicted(Contribution):
+    """Records and sums of their predictions, by bin."""
+
+    num_in_bin: NDArray[np.int64] = people("num_bins")
+    predicted: Array = exact("num_bins")
+
+
+@site_function(
+    "evaluate.predicted", version=1, symbols=lambda edges, **_: {"num_bins": edges.size + 1}, rows=_num_complete
+)
+def predicted(data: Table, model: ScoringModel, frame: Frame, edges: Array) -> Predicted:
+    """Count records and sum their predicted probabilities, by group of the calibration figure.
+
+    Args:
+        data: the site's records.
+        model: predicts probabilities.
+        frame: outcome, and the variables that must be present.
+        edges: as `histogram`; the coordinator chooses such as have enough records between them.
+
+    Raises:
+        DataError: wrong edges.
+    """
+    _check_edges(edges)
+    num_bins = edges.size + 1
+    counts, sums = np.zeros(num_bins, np.int64), np.zeros(num_bins)
+    for block in _usable(data, model, frame, "probability"):
+        bins = np.searchsorted(edges, block.score, side="right")
+        counts += np.bincount(bins, minlength=num_bins)
+        sums += np.bincount(bins, block.score, minlength=num_bins)
+    return Predicted(num_in_bin=counts, predicted=sums)
 
 
 class Recalibration(Contribution):

@@ -53,11 +53,13 @@ class Found:
         edges: inner edges of the bins.
         histogram: counts by bin.
         is_tied: bins whose scores are all equal.
+        cuts: cuts of the scores that may be shown, increasing; cut i lies below bin i.
+        ends: of them, those between the groups of the calibration figure.
+        predicted: sum of the predictions by such group.
         basis: of the recalibrations.
         fits: by group and kind; None where there is none.
         thresholds: that were asked for.
         grid: thresholds of the decision curve.
-        num_groups: of the calibration figure.
         rules: of disclosure.
         confidence: of the intervals.
         sites: in the sums.
@@ -72,11 +74,13 @@ class Found:
     edges: Values
     histogram: Histogram
     is_tied: NDArray[np.bool_]
+    cuts: list[int]
+    ends: tuple[int, ...]
+    predicted: Values
     basis: Basis
     fits: Any
     thresholds: tuple[float, ...]
     grid: tuple[float, ...]
-    num_groups: int
     rules: DisclosureRules
     confidence: float
     sites: tuple[str, ...]
@@ -103,8 +107,7 @@ def summed_up(found: Found) -> Evaluation:
     """The result of an evaluation."""
     overall = _performance(found, 0)
     groups = _group_performances(found)
-    cuts = _cuts(found)
-    shown = _calibration_groups(found, cuts)
+    shown = _calibration_groups(found)
     num_records, num_left_out, num_missing = _left_out(found)
     return Evaluation(
         model_name=found.model.name,
@@ -116,11 +119,11 @@ def summed_up(found: Found) -> Evaluation:
         groups=groups,
         differences=differences_of(groups, found.confidence),
         equality_tests=equality_tests_of(groups),
-        curve=_curve(found, cuts),
-        thresholds=_thresholds(found, cuts),
-        chosen=tuple(t for t in found.thresholds if t in {float(found.edges[cut - 1]) for cut in cuts}),
+        curve=_curve(found),
+        thresholds=_thresholds(found),
+        chosen=tuple(t for t in found.thresholds if t in {float(found.edges[cut - 1]) for cut in found.cuts}),
         calibration_groups=_rounded(shown, found.rules),
-        smooth=_smooth(found, cuts),
+        smooth=_smooth(found),
         brier_parts=brier_parts(shown, overall.brier.value) if shown and overall.brier.value is not None else {},
         hosmer_lemeshow=hosmer_lemeshow(shown),
         num_records=num_records,
@@ -130,7 +133,7 @@ def summed_up(found: Found) -> Evaluation:
         minimum_cell=found.rules.minimum_cell,
         confidence=found.confidence,
         sites=found.sites,
-        notes=tuple(_notes(found, overall, groups, cuts)),
+        notes=tuple(_notes(found, overall, groups)),
     )
 
 
@@ -196,24 +199,22 @@ def _group_performances(found: Found) -> tuple[GroupPerformance, ...]:
     return tuple(made)
 
 
-def _cuts(found: Found) -> list[int]:
-    """Cuts of the scores that may be shown, thresholds first."""
-    place = {value: index + 1 for index, value in enumerate(found.edges.tolist())}
-    wanted = [place[t] for t in found.thresholds if t in place]
-    wanted += [place[t] for t in found.grid if t in place]
-    below = np.concatenate([[0], np.cumsum(found.events + found.others)])
-    # Spread evenly over the records, not over the bins.
+def shown_cuts(
+    edges: Values, counts: Histogram, thresholds: tuple[float, ...], grid: tuple[float, ...], minimum_cell: int
+) -> list[int]:
+    """Cuts of the scores that may be shown: thresholds first, then spread evenly over the records."""
+    events, others = counts.num_events[0], counts.num_others[0]
+    place = {value: index + 1 for index, value in enumerate(edges.tolist())}
+    wanted = [place[t] for t in (*thresholds, *grid) if t in place]
+    below = np.concatenate([[0], np.cumsum(events + others)])
     evenly = (below[-1] * np.array(spread_out(4 * MAX_CUTS)) / (4 * MAX_CUTS)).astype(np.int64)
-    wanted += np.clip(np.searchsorted(below, evenly), 1, max(len(found.edges), 1)).tolist()
-    limit = MAX_CUTS + len(found.thresholds) + len(found.grid)
-    return safe_cuts(found.events, found.others, _within(wanted, len(found.edges)), found.rules.minimum_cell, limit)
+    wanted += np.searchsorted(below, evenly).tolist()
+    inside = [cut for cut in dict.fromkeys(wanted) if 1 <= cut <= len(edges)]
+    return safe_cuts(events, others, inside, minimum_cell, MAX_CUTS + len(thresholds) + len(grid))
 
 
-def _within(wanted: Iterable[int], num_edges: int) -> list[int]:
-    return [cut for cut in dict.fromkeys(wanted) if 1 <= cut <= num_edges]
-
-
-def _curve(found: Found, cuts: list[int]) -> ScoreCurve:
+def _curve(found: Found) -> ScoreCurve:
+    cuts = found.cuts
     events = np.add.reduceat(found.events, [0, *cuts]).astype(np.float64)
     others = np.add.reduceat(found.others, [0, *cuts]).astype(np.float64)
     above_events, above_others = events.sum() - np.cumsum(events)[:-1], others.sum() - np.cumsum(others)[:-1]
@@ -228,10 +229,10 @@ def _curve(found: Found, cuts: list[int]) -> ScoreCurve:
     )
 
 
-def _thresholds(found: Found, cuts: list[int]) -> tuple[ThresholdResult, ...]:
+def _thresholds(found: Found) -> tuple[ThresholdResult, ...]:
     wanted = {*found.thresholds, *found.grid}
     made = []
-    for cut in cuts:
+    for cut in found.cuts:
         value = float(found.edges[cut - 1])
         if value in wanted:
             above = int(found.events[cut:].sum()), int(found.others[cut:].sum())
@@ -241,11 +242,10 @@ def _thresholds(found: Found, cuts: list[int]) -> tuple[ThresholdResult, ...]:
     return tuple(made)
 
 
-def _calibration_groups(found: Found, cuts: list[int]) -> tuple[CalibrationGroup, ...]:
+def _calibration_groups(found: Found) -> tuple[CalibrationGroup, ...]:
     if found.scale == "score":
         return ()
-    counts = found.events, found.others, found.histogram.score_sum
-    return calibration_groups(cuts, found.edges, counts, found.num_groups, found.confidence)
+    return calibration_groups(found.ends, found.edges, (found.events, found.others), found.predicted, found.confidence)
 
 
 def _rounded(groups: tuple[CalibrationGroup, ...], rules: DisclosureRules) -> tuple[CalibrationGroup, ...]:
@@ -259,19 +259,25 @@ def _rounded(groups: tuple[CalibrationGroup, ...], rules: DisclosureRules) -> tu
     )
 
 
-def _smooth(found: Found, cuts: list[int]) -> SmoothCalibration | None:
+def _smooth(found: Found) -> SmoothCalibration | None:
     fit = found.fit(0, "smooth")
     size = found.events + found.others
     below = np.concatenate([[0], np.cumsum(size)])
     # Beyond the bulk of the predictions a curve is the spline's, not the records'.
-    inner = [cut for cut in cuts if 0.005 <= below[cut] / below[-1] <= 0.995]
+    inner = [cut for cut in found.cuts if 0.005 <= below[cut] / below[-1] <= 0.995]
     if fit is None or len(inner) < 2:
         return None
     filled = size > 0
-    predictions = found.histogram.score_sum[filled] / size[filled]
-    order = np.argsort(predictions)
+    predictions = bin_middles(found.edges)[filled]
     ends = found.edges[[inner[0] - 1, inner[-1] - 1]]
-    return smooth_curve(fit, found.basis, predictions[order], size[filled][order], ends, found.confidence)
+    return smooth_curve(fit, found.basis, predictions, size[filled], ends, found.confidence)
+
+
+def bin_middles(edges: Values) -> Values:
+    """Middle of each bin of probabilities."""
+    ends = np.concatenate([[0.0], edges, [1.0]])
+    middles: Values = (ends[1:] + ends[:-1]) / 2
+    return middles
 
 
 def _left_out(found: Found) -> tuple[int | None, int | None, dict[str, int | None]]:
@@ -286,7 +292,7 @@ def _left_out(found: Found) -> tuple[int | None, int | None, dict[str, int | Non
     return (None, None, shown) if is_hidden else (rules.shown(num_records), rules.shown(left_out), shown)
 
 
-def _notes(found: Found, overall: Performance, groups: tuple[GroupPerformance, ...], cuts: list[int]) -> Iterable[str]:
+def _notes(found: Found, overall: Performance, groups: tuple[GroupPerformance, ...]) -> Iterable[str]:
     if found.moments.num_patients < int(found.events.sum() + found.others.sum()):
         yield "some patients have several records; the intervals take records as independent and are too narrow"
     if found.moments.num_extreme:
@@ -302,7 +308,7 @@ def _notes(found: Found, overall: Performance, groups: tuple[GroupPerformance, .
             f"hidden, or without records: {', '.join(f'{g.variable} = {g.level}' for g in hidden)} (groups with 1 to "
             f"{found.rules.minimum_cell - 1} events or others, and what would give these away)"
         )
-    lost = [t for t in found.thresholds if t not in {float(found.edges[cut - 1]) for cut in cuts}]
+    lost = [t for t in found.thresholds if t not in {float(found.edges[cut - 1]) for cut in found.cuts}]
     if lost:
         yield (
             f"not shown, as between it and another threshold or the end there are too few records: "

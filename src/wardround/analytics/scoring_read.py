@@ -17,11 +17,11 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import pydantic
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from wardround.analytics.design import Column, Feature, Level, Numeric
@@ -41,14 +41,18 @@ _MAX_PERIODS_IN_A_LINE = 100
 # The TOML parser's time grows with the square of the number of parts of a dotted key.
 
 
+_Number: TypeAlias = Annotated[float, Field(strict=True)]
+# Not a text, nor true or false.
+
+
 class _CoefficientFile(TypedDict, total=False):
     """The keys of a file of coefficients."""
 
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic reads it
     name: str
     link: LinkName
-    intercept: float
-    coefficients: dict[str, float]
+    intercept: _Number
+    coefficients: dict[str, _Number]
 
 
 class _FitFile(TypedDict, total=False):

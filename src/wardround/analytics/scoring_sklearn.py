@@ -114,7 +114,10 @@ def _transformed(transformer: Any, columns: list[_Affine], inputs: tuple[str, ..
         return columns
     match _kind(transformer):
         case "StandardScaler":
-            return _rescaled(columns, transformer.mean_, transformer.scale_)
+            # A mean that is not taken off is kept all the same.
+            return _rescaled(columns, transformer.mean_ if transformer.with_mean else None, transformer.scale_)
+        case "FunctionTransformer" if transformer.func is None:  # what "passthrough" becomes
+            return columns
         case "MaxAbsScaler":
             return _rescaled(columns, None, transformer.scale_)
         case "MinMaxScaler" if not transformer.clip:
