@@ -26,7 +26,7 @@ slope <- function(f, x, k, h = 2e-3) {
   at <- function(m) f(replace(x, k, x[k] + m * h))
   (45 * (at(1) - at(-1)) - 9 * (at(2) - at(-2)) + (at(3) - at(-3))) / (60 * h)
 }
-bend <- function(f, x, j, k, h = 4e-3) slope(function(y) slope(f, y, j, h), x, k, h)
+bend <- function(f, x, j, k, h = 2e-2) slope(function(y) slope(f, y, j, h), x, k, h)
 hessian <- function(f, x) {
   full <- outer(seq_along(x), seq_along(x), Vectorize(function(j, k) bend(f, x, j, k)))
   (full + t(full)) / 2
@@ -49,7 +49,7 @@ linear <- function(name, formula, restricted, is_singular = FALSE) {
     name = name, method = if (restricted) "REML" else "ML", theta = theta, deviance = value,
     coefficients = fixef(fit), errors = sqrt(diag(as.matrix(vcov(fit)))), sigma = sigma(fit),
     covariance = matrix(unlist(VarCorr(fit)$site), length(modes)), log_likelihood = as.numeric(logLik(fit)),
-    modes = as.matrix(modes), mode_variances = attr(modes, "postVar")[1, 1, ],
+    modes = as.matrix(modes), mode_variances = diag(as.matrix(attr(modes, "postVar")[, , 1])),
     at_half = if (length(theta) == 1) f(0.5) else NULL
   )
 }

@@ -39,6 +39,8 @@ from wardround.sums import Steps, Total, ask, workflow
 
 Values = NDArray[np.float64]
 
+LARGEST_DEVIATION = 30.0
+"""Largest factor of random effects on the scale of logits or logarithms that counts as found."""
 _START = 0.5
 # Of the diagonal of the random effects' factor.
 
@@ -204,16 +206,16 @@ def _start_of(num_random: int) -> Values:
     return np.where(on_diagonal, _START, 0.0)
 
 
-def _independent(prepared: Prepared, model: Model) -> Steps[Values]:
-    """Coefficients to start from, of columns that are no combinations of each other.
+def _independent(prepared: Prepared, model: Model) -> Steps[tuple[Values, tuple[str, ...]]]:
+    """Coefficients to start from, of columns that are no combinations of each other; and the sites that answer.
 
     Raises:
         RankDeficiencyError: some are.
         ModelError: as many as records.
         SeparationError: some have no finite estimate.
     """
-    first = (yield from ask(first_terms, prepared.design, prepared.frame, model, prepared.outcome_mean)).sum
-    gram = unpack_symmetric(first.gram)
+    total = yield from ask(first_terms, prepared.design, prepared.frame, model, prepared.outcome_mean)
+    gram = unpack_symmetric(total.sum.gram)
     kept = independent_columns(gram)
     lost = [column.name for j, column in enumerate(prepared.design.columns) if j not in kept]
     if lost:
@@ -223,15 +225,15 @@ def _independent(prepared: Prepared, model: Model) -> Steps[Values]:
     if prepared.num_complete <= len(kept) + 1:
         raise ModelError(f"{len(kept)} coefficients and a variance cannot be estimated from so few complete records")
     if model.family == "gaussian":
-        return solve_symmetric(gram, first.score)
-    fit = yield from fit_model(prepared, model, np.zeros(len(gram)), first)
-    return fit.coefficients
+        return solve_symmetric(gram, total.sum.score), total.sites
+    fit = yield from fit_model(prepared, model, np.zeros(len(gram)), total.sum)
+    return fit.coefficients, total.sites
 
 
 def _fit_linear(prepared: Prepared, random: tuple[int, ...], options: _Options) -> Steps[Ending]:
     model = Model(family="gaussian", link="identity")
     own, units = in_own_units(prepared, model)
-    start = yield from _independent(own, model)
+    start, sites = yield from _independent(own, model)
     linear = LinearModel(
         design=own.design, frame=own.frame, random=random, start=start, is_restricted=options.is_restricted
     )
@@ -262,12 +264,13 @@ def _fit_linear(prepared: Prepared, random: tuple[int, ...], options: _Options) 
         interval=interval,
         num_groups=profile.num_groups,
         num_iterations=num_iterations,
+        sites=sites,
     )
 
 
 def _fit_integral(prepared: Prepared, random: tuple[int, ...], family: MixedFamily, options: _Options) -> Steps[Ending]:
     model = Model(family=family, link="logit" if family == "binomial" else "log")
-    start = yield from _independent(prepared, model)
+    start, sites = yield from _independent(prepared, model)
     integral = IntegralModel(
         design=prepared.design,
         frame=prepared.frame,
@@ -279,6 +282,11 @@ def _fit_integral(prepared: Prepared, random: tuple[int, ...], family: MixedFami
     null = yield from integral.at(np.append(start, np.zeros(thetas)))
     _refuse_one_group(round(null.found.num_groups))
     best, num_iterations = yield from minimise(integral.at, np.append(start, _start_of(len(random))))
+    if np.abs(best.at[p:]).max() > LARGEST_DEVIATION:
+        raise ConvergenceError(
+            "the likelihood grows with the variance between sites without end: within the sites the outcomes are all "
+            "or nearly the same; there is nothing that such a model could tell apart"
+        )
     if thetas == 1 and (abs(best.at[p]) <= SINGULAR or null.value <= best.value):
         best = null
     interval = None
@@ -300,6 +308,7 @@ def _fit_integral(prepared: Prepared, random: tuple[int, ...], family: MixedFami
         interval=interval,
         num_groups=round(best.found.num_groups),
         num_iterations=num_iterations,
+        sites=sites,
     )
 
 
@@ -311,8 +320,8 @@ def _blocks(best: Point, num_columns: int) -> tuple[Values, Values]:
     values = np.linalg.eigvalsh(half)
     # Where theta is not to be found, the coefficients' errors are those at the theta that was.
     is_regular = values[0] > 1e-10 * values[-1]
-    covariance: Values = np.linalg.inv(half)[:num_columns, :num_columns] if is_regular else np.linalg.inv(fixed)
-    return covariance, information
+    covariance = np.linalg.inv(half)[:num_columns, :num_columns] if is_regular else np.linalg.inv(fixed)
+    return np.asarray(covariance, np.float64), information
 
 
 def _or_none(steps: Steps[tuple[float, float]]) -> Steps[tuple[float, float] | None]:

@@ -50,6 +50,7 @@ class Ending:
         interval: of a random intercept's standard deviation, in the outcome's own size; None: Wald's is to be made.
         num_groups: sites with records.
         num_iterations: evaluations.
+        sites: in the sums.
     """
 
     prepared: Prepared
@@ -66,6 +67,7 @@ class Ending:
     interval: tuple[float, float] | None
     num_groups: int
     num_iterations: int
+    sites: tuple[str, ...]
 
     @property
     def outcome_scale(self) -> float:
@@ -127,7 +129,7 @@ def finish_mixed(
         site_effects=() if effects is None else _site_effects(setting, ending, effects, confidence),
         interval_method="wald" if ending.interval is None else "profile",
         confidence=confidence,
-        sites=setting.sites if effects is None else effects.sites,
+        sites=ending.sites,
         notes=_notes(setting, ending, spread, family, effects),
     )
 

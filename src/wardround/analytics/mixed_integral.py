@@ -64,7 +64,8 @@ def _expit(eta: Numbers) -> Numbers:
 
 def _softplus(eta: Numbers) -> Numbers:
     positive = eta.real > 0
-    return np.where(positive, eta, 0) + np.log(1 + np.exp(np.where(positive, -eta, eta)))
+    total: Numbers = np.where(positive, eta, 0) + np.log(1 + np.exp(np.where(positive, -eta, eta)))
+    return total
 
 
 def _logistic_slopes(mean: Numbers) -> tuple[Numbers, Numbers]:

@@ -26,6 +26,8 @@ _NOISE = 1e-13
 # Relative size of a change that rounding could make.
 _FLAT = 1e-9
 # Curvature, relative to the largest, below which a direction counts as flat.
+_LEVEL = 1e-9
+# Slope, relative to 1 + the value's size, below which it counts as none.
 _ENOUGH_FLAT_STEPS = 3
 
 
@@ -94,15 +96,16 @@ def _step(point: Point, radius: float) -> tuple[Values, float]:
     """The step to the least of the quadratic model within the radius, and how much the model falls by it."""
     values, vectors = np.linalg.eigh((point.hessian + point.hessian.T) / 2)
     slope = vectors.T @ point.gradient
-    largest = max(float(np.abs(values).max(initial=0.0)), 1e-300)
-    flat = np.abs(values) <= _FLAT * largest
-    usable = np.where(flat, 0.0, values)
-    if (usable >= 0).all():
-        along = np.where(flat, 0.0, -slope / np.where(flat, 1.0, values))
-        if np.linalg.norm(along) <= radius:
-            return vectors @ along, float(-slope @ along - 0.5 * along @ (usable * along))
-    along = _on_the_edge(usable, slope, radius)
-    return vectors @ along, float(-slope @ along - 0.5 * along @ (usable * along))
+    flat = np.abs(values) <= _FLAT * float(np.abs(values).max(initial=0.0))
+    # A direction without slope and curvature is left alone, as in a likelihood that some parameter does not enter.
+    idle = flat & (np.abs(slope) <= _LEVEL * (1 + abs(point.value)))
+    values, slope = np.where(flat, 0.0, values), np.where(idle, 0.0, slope)
+    along = np.zeros_like(slope)
+    if (values[~idle] > 0).all():
+        along[~idle] = -slope[~idle] / values[~idle]
+    if not (values[~idle] > 0).all() or np.linalg.norm(along) > radius:
+        along = _on_the_edge(values, slope, radius)
+    return vectors @ along, float(-slope @ along - 0.5 * along @ (values * along))
 
 
 def _on_the_edge(values: Values, slope: Values, radius: float) -> Values:

@@ -110,8 +110,7 @@ def _parameter_covariance(spread: Spread) -> Values | None:
     values = np.linalg.eigvalsh(spread.information)
     if values[0] <= 1e-10 * max(values[-1], 1e-300):
         return None
-    covariance: Values = np.linalg.inv(spread.information)
-    return covariance
+    return np.asarray(np.linalg.inv(spread.information), np.float64)
 
 
 def _error(function: Callable[[Values], float], spread: Spread, covariance: Values) -> float:

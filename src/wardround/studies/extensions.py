@@ -28,6 +28,7 @@ BUILT_IN = (
     "wardround.analytics.imputed",
     "wardround.analytics.kaplan_meier",
     "wardround.analytics.meta_analysis",
+    "wardround.analytics.mixed",
     "wardround.analytics.moments",
     "wardround.analytics.preparation",
     "wardround.analytics.quantiles",
