@@ -1,5 +1,6 @@
 """The shipped contract suite passes good workflows and catches each kind of bad one."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,12 @@ import pandas as pd
 import pytest
 from pydantic import PlainSerializer
 
+from tests.analytics.by_hand import number, tables_of
 from tests.samples import Drift, Moments, Roster, Trained, Update, hospitals, mean, moments, train, wander
+from wardround.analytics.census import census, count
+from wardround.data.contract import Setting
+from wardround.errors import DisclosureError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.sums import (
     Array,
     Snapshot,
@@ -22,6 +28,7 @@ from wardround.sums import (
     workflow,
 )
 from wardround.testing import check_workflow, fingerprint
+from wardround.testing.small_counts import shown_small_counts
 
 SITES = hospitals(3)
 ROSTER = Roster(tuple(SITES))
@@ -209,6 +216,46 @@ def unchecked_argument() -> Workflow[Any]:
 def test_each_bad_workflow_is_caught(make: Callable[[], Workflow[Any]], guarantee: str) -> None:
     with pytest.raises(AssertionError, match=f"^{guarantee}"):
         check_workflow(make(), hospitals(3), ROSTER)
+
+
+@dataclass(frozen=True)
+class Ward:
+    num_patients: int
+    num_iterations: int
+
+    def summary(self) -> str:
+        return f"{self.num_patients} patients"
+
+    def to_frame(self) -> pd.DataFrame:
+        return pd.DataFrame([vars(self)])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"wards": [{"num_patients": self.num_patients}], "num_iterations": self.num_iterations}
+
+    def to_json(self) -> str:
+        return str(self.to_dict())
+
+
+@workflow("ward", version=1)
+def ward(setting: Setting, refuses: bool = False) -> Steps[Ward]:
+    total = yield from ask(count)
+    if refuses and setting.disclosure.is_small(total.sum.num_patients):
+        raise DisclosureError("minimum_cell", "too few")
+    return Ward(total.sum.num_patients, 3)
+
+
+def test_a_shown_small_count_is_caught() -> None:
+    tables, setting = tables_of([number("x")], {"x": np.arange(6.0)}, np.arange(6) % 2)
+    allowed = dataclasses.replace(setting, disclosure=DisclosureRules.of("none"))
+    with pytest.raises(AssertionError, match=r"^hides_small_counts: counts below 7 .*wards\[0\].num_patients = 6"):
+        check_workflow(ward(), tables, allowed)
+    assert check_workflow(ward(refuses=True), tables, allowed).num_patients == 6
+    assert check_workflow(census(), tables, allowed).num_patients == 6
+
+
+def test_all_numbers_under_a_count_of_people_are_looked_at() -> None:
+    whole = {"num_missing": {"age": 3, "sex": [0, 2.0, None]}, "groups": [{"count": 1}], "num_sites": 2, "mean": 1}
+    assert shown_small_counts(whole, 5) == ["num_missing.age = 3", "num_missing.sex[1] = 2.0", "groups[0].count = 1"]
 
 
 def test_the_suite_leaves_the_given_data_alone() -> None:

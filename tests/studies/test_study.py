@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.errors import ConfigError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.preflight import preflight
 from wardround.studies.study import (
@@ -68,6 +69,12 @@ def test_every_key():
     assert study.analyses[1].workflow.options["quantiles"] == (0.1, 0.9)
 
 
+def test_disclosure_rules_are_a_preset_with_changes():
+    assert parse_study(LEAST, VOCABULARY).disclosure == DisclosureRules()
+    text = LEAST + '\n[disclosure]\npreset = "nhs"\nminimum_cell = 10\nparameters_per_row = 1\n'
+    assert parse_study(text, VOCABULARY).disclosure == DisclosureRules.of("nhs", minimum_cell=10, parameters_per_row=1)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,6 +100,15 @@ def test_every_key():
         (HEAD + 'violations = "drop"\n' + CENSUS, "study.violations: Input should be 'refuse' or 'missing'"),
         (HEAD + 'contract = "c"\npatient = "id"\n' + CENSUS, "study.patient: the contract names the patient column"),
         (HEAD + CENSUS + "[stdy]", "stdy: unknown key; a study file has [study], [disclosure] and [[analysis]]"),
+        (
+            LEAST + "[disclosure]\nminimum_sell = 3",
+            "disclosure.minimum_sell: unknown key; did you mean 'minimum_cell'?",
+        ),
+        (LEAST + "[disclosure]\nminimum_cell = 0", "disclosure: minimum_cell must be a whole number in"),
+        (LEAST + '[disclosure]\npreset = "dhs"', "disclosure: preset must be one of standard, datashield"),
+        (LEAST + '[disclosure]\nown_cells = "hide"', "disclosure.own_cells: Input should be 'allow' or 'refuse'"),
+        (LEAST + "[disclosure]\nparameters_per_row = nan", "disclosure: parameters_per_row must be greater than 0"),
+        (LEAST + "[[disclosure]]\nrounding = 5", "disclosure: must be a table; write [disclosure]"),
         ("[study", "is not valid TOML: "),
         ("a = " + "9" * 5000, "is not valid TOML: "),
         ("a = 2020-13-45", "is not valid TOML: "),
@@ -167,7 +183,11 @@ _tables = st.dictionaries(_options | st.text(max_size=4), _values | _words, max_
 _good_heads = st.just({"name": "n", "question": "q"})
 _good_tables = st.sampled_from(["glm", "describe"]).flatmap(lambda name: _tables.map(lambda t: {**t, "workflow": name}))
 _documents = st.fixed_dictionaries(
-    {"study": _values | _sections | _good_heads, "analysis": _values | st.lists(_tables | _good_tables, max_size=3)}
+    {
+        "disclosure": _values | _sections,
+        "study": _values | _sections | _good_heads,
+        "analysis": _values | st.lists(_tables | _good_tables, max_size=3),
+    }
 )
 
 
