@@ -23,6 +23,7 @@ from wardround.engines.simulation import Simulation
 from wardround.errors import (
     ConfigError,
     DataError,
+    DisclosureError,
     ModelError,
     RankDeficiencyError,
     SeparationError,
@@ -382,11 +383,13 @@ def test_one_event() -> None:
     events = np.zeros(len(POOLED), int)
     events[int(np.argsort(POOLED.age.to_numpy())[len(POOLED) // 2])] = 1
     frame = changed(dead=events, time=np.where(events == 1, 5, POOLED.time + 5))
-    result = fit_frame(frame, formula="age")
+    with pytest.raises(DisclosureError, match="fewer than 5 records had the event"):
+        fit_frame(frame, formula="age")
+    result = fit(simulate(split(frame, 2, 1), disclosure="none"), formula="age")
     pooled = PHReg(frame.time, frame[["age"]], status=frame.dead, ties="efron")
     assert np.abs(pooled.score(estimates(result)[:, 0]) * estimates(result)[:, 1]).max() < TOLERANCE
     assert result.proportionality == ()
-    assert result.num_events is None
+    assert result.num_events == 1
 
 
 def test_every_event_at_one_time() -> None:

@@ -60,7 +60,7 @@ from wardround.analytics.preparation import Extras, Prepared, formula_variables,
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.analytics.survival_time import PreparedSurvival, prepare_survival
 from wardround.data.contract import Setting
-from wardround.errors import ConfigError, DataError, ModelError
+from wardround.errors import ConfigError, DataError, DisclosureError, ModelError
 from wardround.sums import Steps, Total, ask, workflow
 
 SITE = "site"
@@ -274,8 +274,7 @@ def _attempt(setting: Setting, options: _Options) -> Steps[CoxResult]:
     prepared = _without_intercept((yield from prepare(setting, options.formula, extras)))
     risk = _risk_frame(survival, options)
     counts = yield from ask(leaving, prepared.frame, risk)
-    if not counts.sum.num_events.any():
-        raise DataError(f"nobody with a weight above 0 had the event; check {options.weights!r}")
+    _refuse_few_events(int(counts.sum.num_events.sum()), options, setting)
     sets, start = yield from _risk_sets(prepared, risk, options, counts.sum)
     kept = independent(start)
     if options.aliased == "refuse" or not kept:
@@ -310,6 +309,19 @@ def _attempt(setting: Setting, options: _Options) -> Steps[CoxResult]:
         sites=counts.sites,
         setting=setting,
     )
+
+
+def _refuse_few_events(num_events: int, options: _Options, setting: Setting) -> None:
+    """Raise where nobody had the event, or so few that the coefficients would tell of them."""
+    if num_events == 0:
+        raise DataError(f"nobody with a weight above 0 had the event; check {options.weights!r}")
+    floor = setting.disclosure.minimum_cell
+    if num_events < floor:
+        raise DisclosureError(
+            "minimum_cell",
+            f"some, but fewer than {floor} records had the event, of whom the coefficients would tell; widen the "
+            "cohort or the event",
+        )
 
 
 def _without_intercept(prepared: Prepared) -> Prepared:

@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 from scipy import special
 
 from wardround.analytics.cox_risk import Indices, RiskBlock, RiskFrame, RiskSums, Values, places, risk_blocks
-from wardround.analytics.cox_sums import num_complete, num_parameters
-from wardround.analytics.design import Design, Frame, evaluate_blocks
+from wardround.analytics.design import (
+    Design,
+    Frame,
+    evaluate_blocks,
+    num_complete_rows,
+    num_parameters,
+    tells_of_one_site,
+)
 from wardround.analytics.families import two_sided_quantile
 from wardround.analytics.glm_finish import Meat, cluster_numbers
 from wardround.analytics.glm_sums import check_columns
@@ -72,7 +78,9 @@ def _fine_edges(scale: float) -> Values:
     return edges
 
 
-@site_function("cox.score_histogram", version=1, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.score_histogram", version=1, parameters=num_parameters, per_site=tells_of_one_site, rows=num_complete_rows
+)
 def score_histogram(data: Table, design: Design, frame: Frame, coefficients: Array, scale: float) -> ScoreHistogram:
     """Count the complete records by linear predictor, in bins whose width goes with `scale`."""
     check_columns(design, coefficients=np.atleast_1d(coefficients))
@@ -96,7 +104,14 @@ def _table_sizes(points: Values, edges: Values, **_: Any) -> dict[str, float]:
     return {"num_points": points.size, "num_bins": edges.size + 1}
 
 
-@site_function("cox.score_table", version=1, symbols=_table_sizes, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.score_table",
+    version=1,
+    symbols=_table_sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def score_table(
     data: Table,
     design: Design,
@@ -219,7 +234,9 @@ class PairProducts(Contribution):
     products: Array = exact(3)
 
 
-@site_function("cox.pair_products", version=1, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.pair_products", version=1, parameters=num_parameters, per_site=tells_of_one_site, rows=num_complete_rows
+)
 def pair_products(
     data: Table,
     design: Design,
@@ -261,7 +278,9 @@ def pair_products(
     return PairProducts(counts=np.zeros(3), products=products)
 
 
-@site_function("cox.site_pairs", version=1, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.site_pairs", version=1, parameters=num_parameters, per_site=tells_of_one_site, rows=num_complete_rows
+)
 def site_pairs(
     data: Table,
     design: Design,

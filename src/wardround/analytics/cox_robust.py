@@ -24,8 +24,8 @@ from wardround.analytics.cox_risk import (
     predictor,
     risk_blocks,
 )
-from wardround.analytics.cox_sums import num_complete, num_parameters, own_risk_sets
-from wardround.analytics.design import Design, Frame
+from wardround.analytics.cox_sums import own_risk_sets
+from wardround.analytics.design import Design, Frame, num_complete_rows, num_parameters, tells_of_one_site
 from wardround.analytics.glm_finish import Meat, cluster_numbers
 from wardround.analytics.glm_sums import check_columns, sizes
 from wardround.analytics.linear import pack_symmetric
@@ -73,7 +73,14 @@ class ScoreProducts(Contribution):
     num_clusters: int = people()
 
 
-@site_function("cox.score_products", version=1, symbols=sizes, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.score_products",
+    version=1,
+    symbols=sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def score_products(
     data: Table,
     design: Design,
@@ -107,7 +114,14 @@ def score_products(
     return _products(_Records(data, design, frame, risk), where, coefficients, steps, covariance, cluster)
 
 
-@site_function("cox.site_score_products", version=1, symbols=sizes, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.site_score_products",
+    version=1,
+    symbols=sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def site_score_products(
     data: Table,
     design: Design,

@@ -31,7 +31,7 @@ from wardround.analytics.cox_risk import (
     risk_blocks,
     second_moments,
 )
-from wardround.analytics.design import Design, Frame, complete_rows
+from wardround.analytics.design import Design, Frame, num_complete_rows, num_parameters, tells_of_one_site
 from wardround.analytics.glm_sums import check_columns
 from wardround.analytics.linear import pack_symmetric
 from wardround.data.table import Table
@@ -50,21 +50,11 @@ class Leaving(Contribution):
     num_entering: NDArray[np.int64] = people("num_strata", "num_steps")
 
 
-def num_parameters(design: Design, **_: Any) -> int:
-    """Coefficients of the model that a sum is about."""
-    return design.num_columns
-
-
-def num_complete(data: Table, frame: Frame, **_: Any) -> int:
-    """Records of a site that a sum is over."""
-    return len(complete_rows(data, frame.required))
-
-
 def _grid_sizes(frame: Frame, risk: RiskFrame, **_: Any) -> dict[str, float]:
     return {"num_strata": risk.num_strata, "num_steps": risk.outcome.num_steps}
 
 
-@site_function("cox.leaving", version=1, symbols=_grid_sizes, rows=num_complete)
+@site_function("cox.leaving", version=1, symbols=_grid_sizes, rows=num_complete_rows)
 def leaving(data: Table, frame: Frame, risk: RiskFrame) -> Leaving:
     """Count the complete records that had the event, left and entered, by stratum and point of the grid."""
     entry, exits, is_event = places(data, frame, risk)
@@ -90,7 +80,14 @@ def _risk_sizes(design: Design, points: Values, has_deaths: bool, **_: Any) -> d
     return {"num_points": points.size, "num_death_points": points.size if has_deaths else 0, "width": width}
 
 
-@site_function("cox.risk_sums", version=1, symbols=_risk_sizes, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.risk_sums",
+    version=1,
+    symbols=_risk_sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def risk_sums(
     data: Table, design: Design, frame: Frame, risk: RiskFrame, points: Array, coefficients: Array, has_deaths: bool
 ) -> RiskTotals:
@@ -151,7 +148,14 @@ def _moment_sizes(design: Design, increment: Values, **_: Any) -> dict[str, floa
     return {"num_weightings": increment.shape[0], "num_pairs": p * (p + 1) // 2}
 
 
-@site_function("cox.second_moments", version=1, symbols=_moment_sizes, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.second_moments",
+    version=1,
+    symbols=_moment_sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def second_moment_sums(
     data: Table,
     design: Design,
@@ -221,7 +225,14 @@ def site_sizes(design: Design, weighting: Values, **_: Any) -> dict[str, float]:
     return {"num_weightings": weighting.shape[0], "num_columns": p, "num_pairs": p * (p + 1) // 2}
 
 
-@site_function("cox.site_terms", version=1, symbols=site_sizes, parameters=num_parameters, rows=num_complete)
+@site_function(
+    "cox.site_terms",
+    version=1,
+    symbols=site_sizes,
+    parameters=num_parameters,
+    per_site=tells_of_one_site,
+    rows=num_complete_rows,
+)
 def site_terms(
     data: Table, design: Design, frame: Frame, risk: RiskFrame, ties: Ties, coefficients: Array, weighting: Array
 ) -> SiteTerms:
