@@ -9,6 +9,8 @@ import pytest
 
 from wardround.cli import demo_heart, demo_study
 from wardround.cli.demo_heart import heart_contract, heart_hospitals, heart_study, split_by_hospital
+from wardround.cli.demo_lung import lung_hospitals, split_by_institution
+from wardround.cli.demo_study import packaged_table
 from wardround.engines.simulated_hospitals import simulate
 from wardround.errors import ConfigError
 from wardround.studies.preflight import preflight
@@ -73,7 +75,7 @@ def test_federated_equals_pooled_and_the_rest_is_told(run, tmp_path):
     assert done.exit_code == 0, done.stderr
     assert "920 patients of four hospitals" in done.stdout
     assert "This is a simulation" in done.stdout
-    table = done.stdout.split("Together, pooled, and alone")[1]
+    _, table, survival = done.stdout.split("Together, pooled, and alone")
     rows = re.findall(r"^(.+?) {2,}(-?[\d.]+) +(-?[\d.]+) +(\de[-+]\d\d) +(.*)$", table, re.MULTILINE)
     assert [row[0] for row in rows][:3] == ["Intercept", "age", "sex: Male"]
     assert len(rows) == 12
@@ -85,5 +87,27 @@ def test_federated_equals_pooled_and_the_rest_is_told(run, tmp_path):
     assert "VA Long Beach alone: not estimable (separation)." in done.stdout
     assert re.search(r"Federated: [\d.]+ s in \d+ rounds; pooled: [\d.]+ s\.", done.stdout)
     assert re.search(r"\d+ numbers \([\d,]+ bytes\) left each hospital", done.stdout)
-    assert done.stdout.rstrip().endswith(f"Report: {report}")
+    assert done.stdout.rstrip().endswith(f"Report: {report}\nReport: {tmp_path / 'report-survival.html'}")
     assert "Coronary heart disease at four hospitals" in report.read_text(encoding="utf-8")
+    rows = re.findall(r"^(.+?) {2,}(-?[\d.]+) +(-?[\d.]+) +(\de[-+]\d\d)$", survival, re.MULTILINE)
+    assert [row[0] for row in rows] == ["age", "sex: Female", "ecog"]
+    assert all(federated == pooled and float(difference) < 1e-8 for _, federated, pooled, difference in rows)
+    assert re.search(r"Alone, \d+ of the 18 hospitals could have estimated this model at all\.", survival)
+
+
+def test_its_files_can_be_had_and_run(run, tmp_path):
+    folder = tmp_path / "play"
+    assert run("demo", "--unpack", folder).exit_code == 0
+    assert run("demo", "--unpack", folder).stderr.startswith(f"wardround: --unpack {folder} is a file, or a folder")
+    done = run("run", folder / "lung" / "study.toml", "--simulate", folder / "lung" / "hospitals")
+    assert done.exit_code == 0, done.stderr
+    assert "227 records of 227 patients at 18 sites" in done.stdout
+
+
+def test_the_institutions_tables_are_those_of_the_package():
+    table = packaged_table("lifelines", "lifelines/datasets/lung.csv", "0.30.3")
+    tables = lung_hospitals()
+    assert sum(len(rows) for rows in tables.values()) == table["inst"].notna().sum() == 227
+    assert sum(rows["died"].sum() for rows in tables.values()) == table["status"][table["inst"].notna()].sum()
+    with pytest.raises(ConfigError, match="holds another table of patients; install lifelines==0"):
+        split_by_institution(table.head(100))

@@ -186,12 +186,16 @@ def demo(
     report: Annotated[Path, typer.Option("--report", metavar="FILE", help="Where to write the HTML report.")] = Path(
         "wardround-demo.html"
     ),
+    unpack: Annotated[
+        Path | None,
+        typer.Option("--unpack", metavar="DIR", help="Write studies and tables into a new folder, to play with them."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Run a study on real patients of four hospitals and compare it with pooling them."""
-    from wardround.cli.demo import run_demo
+    """Run two studies on real patients of many hospitals and compare them with pooling the patients."""
+    from wardround.cli.demo import run_demo, unpack_demo
 
-    raise typer.Exit(run_demo(report))
+    raise typer.Exit(run_demo(report) if unpack is None else unpack_demo(unpack))
 
 
 def main() -> None:
