@@ -23,6 +23,7 @@ PUBLIC = [
     "Variable",
     "WardroundError",
     "__version__",
+    "cumulative_incidence",
     "describe",
     "errors",
     "evaluate",

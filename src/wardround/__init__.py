@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wardround import errors
     from wardround.analytics.scoring_sklearn import scoring_model_of
-    from wardround.api import __version__, cox, describe, evaluate, glm, kaplan_meier
+    from wardround.api import __version__, cox, cumulative_incidence, describe, evaluate, glm, kaplan_meier
     from wardround.data.contract import Contract, Variable
     from wardround.engines.simulated_hospitals import simulate, simulate_folder
     from wardround.engines.simulation import Event, Simulation
@@ -34,6 +34,7 @@ __all__ = [
     "WardroundError",
     "__version__",
     "cox",
+    "cumulative_incidence",
     "describe",
     "errors",
     "evaluate",
@@ -54,6 +55,7 @@ _MODULES = {
     "WardroundError": "wardround.errors",
     "__version__": "wardround.api",
     "cox": "wardround.api",
+    "cumulative_incidence": "wardround.api",
     "describe": "wardround.api",
     "evaluate": "wardround.api",
     "glm": "wardround.api",

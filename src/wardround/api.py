@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from wardround.analytics.cox import cox as _cox
+from wardround.analytics.cumulative_incidence import cumulative_incidence as _cumulative_incidence
 from wardround.analytics.describe import describe as _describe
 from wardround.analytics.evaluate import evaluate as _evaluate
 from wardround.analytics.glm import glm as _glm
@@ -59,3 +60,4 @@ describe = face(_describe)
 evaluate = face(_evaluate)
 glm = face(_glm)
 kaplan_meier = face(_kaplan_meier)
+cumulative_incidence = face(_cumulative_incidence)

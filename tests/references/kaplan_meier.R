@@ -66,10 +66,9 @@ m$cause <- ifelse(m$pstat == 0, 2 * m$death, 1)
 state <- factor(m$cause, 0:2, c("censored", "malignancy", "death"))
 incidence <- function(fit) {
   s <- summary(fit, censored = TRUE)
-  keep <- colnames(s$pstate) %in% "" | seq_len(ncol(s$pstate)) > 1
   strata <- if (is.null(s$strata)) rep("all", length(s$time)) else sub(".*=", "", as.character(s$strata))
-  list(group = strata, time = s$time, pstate = s$pstate[, keep], std_err = s$std.err[, keep], lower = s$lower[, keep],
-       upper = s$upper[, keep])
+  list(group = strata, time = s$time, pstate = s$pstate[, -1], std_err = s$std.err[, -1], lower = s$lower[, -1],
+       upper = s$upper[, -1])
 }
 for (type in c("log-log", "log", "plain"))
   out[[paste0("mgus2_", type)]] <- incidence(survfit(Surv(m$etime, state) ~ 1, conf.type = type))

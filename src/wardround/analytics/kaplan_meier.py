@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from wardround.analytics.kaplan_meier_curves import CurveOptions, GroupTable, curve_of, mean_differences
 from wardround.analytics.kaplan_meier_estimate import ConfidenceType
 from wardround.analytics.kaplan_meier_result import KaplanMeierResult, SurvivalCurve, SurvivalTest, TestGroup
-from wardround.analytics.log_rank import MAX_EXPONENT, TestName, TestWeighting, log_rank_sums
+from wardround.analytics.log_rank import MAX_EXPONENT, TestName, TestWeighting
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.analytics.survival_counts import (
     Division,
@@ -27,7 +27,6 @@ from wardround.analytics.survival_counts import (
     count_departures,
     departures,
     divide,
-    num_at_risk,
 )
 from wardround.analytics.survival_shown import tick_times
 from wardround.analytics.survival_time import PreparedSurvival, check_times, prepare_survival
@@ -211,10 +210,7 @@ def _test(
     curves: tuple[SurvivalCurve, ...],
     weighting: TestWeighting,
 ) -> SurvivalTest:
-    sums = counts.within_site
-    if sums is None:
-        at_risk = num_at_risk(counts.weight_entered, counts.weight_left.sum(axis=0))
-        sums = log_rank_sums(counts.weight_left[1:].sum(axis=0), at_risk, weighting)
+    (sums,) = counts.tests
     statistic, df, p_value = sums.test()
     rows = []
     for curve in curves:

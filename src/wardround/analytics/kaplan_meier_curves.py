@@ -112,6 +112,12 @@ class GroupTable:
         kinds = np.vstack([self.entered, self.left]) if self.has_entries else self.left
         return shown_partition(kinds, ticks, minimum_cell)
 
+    def at_risk_since(self, places: Counts) -> Counts:
+        """Under observation at the beginning of each interval that ends at a place, with those who entered in it."""
+        gone = np.cumsum(self.left.sum(axis=0))[places]
+        gone_before = np.concatenate([np.zeros(1, np.int64), gone])[: len(places)]
+        return np.asarray(np.cumsum(self.entered)[places] - gone_before, np.int64)
+
 
 def curve_of(table: GroupTable, name: str, options: CurveOptions) -> SurvivalCurve:
     """The curve of one group, as far as the rules allow it to be shown."""
@@ -124,15 +130,13 @@ def curve_of(table: GroupTable, name: str, options: CurveOptions) -> SurvivalCur
     low, high = interval(estimate.survival, error, options.confidence_type, options.confidence)
     ends, rules = np.cumsum(table.left, axis=1), options.rules
     between = np.diff(ends[:, places], axis=1, prepend=0)
-    came = np.diff(np.cumsum(table.entered)[places], prepend=0)
-    before = np.cumsum(came) - np.cumsum(between.sum(axis=0)) + between.sum(axis=0)
     return SurvivalCurve(
         group=name,
         num_records=rules.shown(table.num_records),
         num_events=None if is_hidden else rules.shown(int(table.left[1:].sum())),
         num_censored=None if is_hidden else rules.shown(int(table.left[0].sum())),
         times=places.astype(np.float64) * options.step,
-        num_at_risk=shown_counts(before, rules),
+        num_at_risk=shown_counts(table.at_risk_since(places), rules),
         num_events_since=shown_counts(between[1:].sum(axis=0), rules),
         num_censored_since=shown_counts(between[0], rules),
         survival=estimate.survival[places],
@@ -155,15 +159,19 @@ def _mean(estimate: Estimate, table: GroupTable, options: CurveOptions) -> Restr
 
 
 def _grid_error(table: GroupTable, places: Counts) -> float:
-    """The largest of the bounds at the shown times, rounded up to two digits."""
+    """The largest of the bounds at the shown times."""
     bounds = grid_error(
         table.weight_left[1:].sum(axis=0), table.weight_left[0], table.weight_entered, table.weight_at_risk
     )
-    largest = float(bounds[places].max(initial=0.0))
-    if largest == 0:
+    return rounded_up(float(bounds[places].max(initial=0.0)))
+
+
+def rounded_up(bound: float) -> float:
+    """A bound of a probability, rounded up to two digits: enough to judge it by, too little to count by."""
+    if bound == 0:
         return 0.0
-    unit = 10.0 ** (math.floor(math.log10(largest)) - 1)
-    return min(1.0, float(f"{math.ceil(largest / unit) * unit:.3g}"))
+    unit = 10.0 ** (math.floor(math.log10(bound)) - 1)
+    return min(1.0, float(f"{math.ceil(bound / unit) * unit:.3g}"))
 
 
 def _quantiles(estimate: Estimate, low: Values, high: Values, options: CurveOptions) -> tuple[SurvivalQuantile, ...]:

@@ -13,13 +13,20 @@ from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
 
 _NAME_WIDTH = 24
 _MOST_NAMED = 6
+KALBFLEISCH = (
+    "Kalbfleisch JD, Prentice RL. The Statistical Analysis of Failure Time Data. 2nd ed. Hoboken: Wiley; 2002."
+)
+GUYOT = (
+    "Guyot P, Ades AE, Ouwens MJNM, Welton NJ. Enhanced secondary analysis of survival data: "
+    "reconstructing the data from published Kaplan-Meier survival curves. BMC Med Res Methodol 2012; "
+    "12: 9."
+)
 _REFERENCES = {
     "Kaplan": "Kaplan EL, Meier P. Nonparametric estimation from incomplete observations. J Am Stat Assoc "
     "1958; 53(282): 457-481.",
     "Greenwood": "Greenwood M. The natural duration of cancer. Reports on Public Health and Medical Subjects 33. "
     "London: HMSO; 1926.",
-    "Kalbfleisch": "Kalbfleisch JD, Prentice RL. The Statistical Analysis of Failure Time Data. 2nd ed. Hoboken: "
-    "Wiley; 2002.",
+    "Kalbfleisch": KALBFLEISCH,
     "Brookmeyer": "Brookmeyer R, Crowley J. A confidence interval for the median survival time. Biometrics 1982; "
     "38(1): 29-41.",
     "Mantel": "Mantel N. Evaluation of survival data and two new rank order statistics arising in its "
@@ -33,9 +40,7 @@ _REFERENCES = {
     "Harrington": "Harrington DP, Fleming TR. A class of rank test procedures for censored survival data. "
     "Biometrika 1982; 69(3): 553-566.",
     "Irwin": "Irwin JO. The standard error of an estimate of expectation of life. J Hyg 1949; 47(2): 188-189.",
-    "Guyot": "Guyot P, Ades AE, Ouwens MJNM, Welton NJ. Enhanced secondary analysis of survival data: "
-    "reconstructing the data from published Kaplan-Meier survival curves. BMC Med Res Methodol 2012; "
-    "12: 9.",
+    "Guyot": GUYOT,
 }
 _TEST_PAPERS = {
     "log-rank": "Mantel 1966",
@@ -68,17 +73,18 @@ def summary_text(result: KaplanMeierResult) -> str:
     """Groups, test, differences, numbers at risk and notes."""
     sites = f"{len(result.sites)} site{'s' * (len(result.sites) != 1)}"
     lines = [f"Federated Kaplan-Meier estimate over {sites}: {time_text(result)}, event {result.event}", ""]
-    lines += _columns(_group_rows(result))
+    lines += aligned(_group_rows(result))
     if result.test is not None:
         lines += ["", *_test_lines(result)]
     for d in result.mean_differences:
         text = f"{d.estimate:.5g} ({d.low:.5g} to {d.high:.5g}), p = {d.p_value:.3g}"
         lines.append(f"Restricted mean, {plain(d.group)} less {plain(d.reference)}: {text}")
-    lines += ["", "Under observation (events so far):", *_columns(_risk_rows(result)), "", *result.notes]
+    lines += ["", "Under observation (events so far):", *aligned(_risk_rows(result)), "", *result.notes]
     return "\n".join(lines).rstrip()
 
 
-def _columns(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of a printed table: the first column left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[0] = min(widths[0], _NAME_WIDTH)
     return [
@@ -126,7 +132,7 @@ def _test_lines(result: KaplanMeierResult) -> Iterator[str]:
             contribution = (group.observed - group.expected) ** 2 / group.expected
         numbers = [_number(value) for value in (group.observed, group.expected, contribution)]
         rows.append([plain(group.group), count_text(group.num_records), *numbers])
-    yield from _columns(rows)
+    yield from aligned(rows)
     yield f"{test.title[0].upper()}{test.title[1:]}: chi2({test.df}) = {test.statistic:.4g}, p = {test.p_value:.3g}"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wardround.analytics.design import complete_rows
+from wardround.analytics.gray_test import gray_sums
 from wardround.analytics.grouping import group_codes, level_codes, named_levels
 from wardround.analytics.log_rank import LOG_RANK, LogRankSums, TestWeighting, log_rank_sums
 from wardround.analytics.survival_time import SurvivalOutcome, SurvivalRows, survival_rows
@@ -40,6 +41,7 @@ class Division:
         required: variables that must be present.
         within_site: whether each site is a stratum (or several) of its own.
         weighting: of the times in a test that is made within sites.
+        compares: what that test compares: survival, or (Gray's) the cumulative incidence of each cause.
     """
 
     by: str | None = None
@@ -51,6 +53,7 @@ class Division:
     required: tuple[str, ...]
     within_site: bool = False
     weighting: TestWeighting = LOG_RANK
+    compares: Literal["survival", "incidence"] = "survival"
 
     def __post_init__(self) -> None:
         if self.num_groups < 1 or len(self.num_levels) != len(self.strata) or min(self.num_levels, default=1) < 1:
@@ -72,6 +75,7 @@ def divide(
     strata: tuple[str, ...],
     weights: str | None,
     weighting: TestWeighting = LOG_RANK,
+    compares: Literal["survival", "incidence"] = "survival",
 ) -> tuple[Division, tuple[str, ...]]:
     """Check groups, strata and weights against contract and rules.
 
@@ -98,6 +102,7 @@ def divide(
         required=tuple(dict.fromkeys((*outcome_variables, *named))),
         within_site=SITE in strata,
         weighting=weighting,
+        compares=compares,
     )
     return division, groups
 
@@ -125,9 +130,9 @@ class Departures(Contribution):
     num_left: Counts = people("num_ends", "num_groups", "num_strata", "num_steps")
     weight_entered: Array = exact("num_weighted", "num_groups", "num_strata", "num_entry_steps")
     weight_left: Array = exact("num_weighted", "num_ends", "num_groups", "num_strata", "num_steps")
-    observed: Array = exact("num_tested")
-    expected: Array = exact("num_tested")
-    variance: Array = exact("num_tested", "num_tested")
+    observed: Array = exact("num_tests", "num_groups")
+    expected: Array = exact("num_tests", "num_groups")
+    variance: Array = exact("num_tests", "num_groups", "num_groups")
 
 
 def _sizes(outcome: SurvivalOutcome, division: Division) -> dict[str, float]:
@@ -139,8 +144,14 @@ def _sizes(outcome: SurvivalOutcome, division: Division) -> dict[str, float]:
         "num_entry_steps": 1 if outcome.entry is None else outcome.num_steps,
         "num_ends": outcome.num_causes + 1,
         "num_weighted": int(division.weights is not None),
-        "num_tested": division.num_groups if division.within_site else 0,
+        "num_tests": _num_tests(outcome.num_causes, division),
     }
+
+
+def _num_tests(num_causes: int, division: Division) -> int:
+    if not division.within_site:
+        return 0
+    return num_causes if division.compares == "incidence" else 1
 
 
 @site_function(
@@ -171,15 +182,16 @@ def departures(data: Table, outcome: SurvivalOutcome, division: Division) -> Dep
     counted = _count(at, cells, shape, outcome.entry is not None, None)
     weighed = None if weights is None else _count(at, cells, shape, outcome.entry is not None, weights)
     entered, left = counted if weighed is None else weighed
-    tested = _tested(entered, left, division)
+    tested = compare_groups(entered, left, division) if division.within_site else ()
+    size = division.num_groups
     return Departures(
         num_entered=_summed(counted[0].astype(np.int64), division),
         num_left=_summed(counted[1].astype(np.int64), division),
         weight_entered=_weighted(weighed and weighed[0], counted[0], division),
         weight_left=_weighted(weighed and weighed[1], counted[1], division),
-        observed=tested.observed,
-        expected=tested.expected,
-        variance=tested.variance,
+        observed=np.array([test.observed for test in tested]).reshape(len(tested), size),
+        expected=np.array([test.expected for test in tested]).reshape(len(tested), size),
+        variance=np.array([test.variance for test in tested]).reshape(len(tested), size, size),
     )
 
 
@@ -240,11 +252,19 @@ def _weighted(table: Values | None, like: Values, division: Division) -> Values:
     return kept[None] if table is not None else np.zeros((0, *kept.shape))
 
 
-def _tested(entered: Values, left: Values, division: Division) -> LogRankSums:
-    if not division.within_site:
-        return LogRankSums.zero(0)
+def compare_groups(entered: NDArray[Any], left: NDArray[Any], division: Division) -> tuple[LogRankSums, ...]:
+    """The sums of the tests that groups are alike: one of survival, or one of each cause's incidence.
+
+    Args:
+        entered: shape (num_groups, num_strata, num_entry_steps).
+        left: by cause (0: censored), shape (num_causes + 1, num_groups, num_strata, num_steps).
+        division: which test.
+    """
     at_risk = num_at_risk(entered, left.sum(axis=0))
-    return log_rank_sums(left[1:].sum(axis=0), at_risk, division.weighting)
+    events = left[1:].sum(axis=0)
+    if division.compares == "survival":
+        return (log_rank_sums(events, at_risk, division.weighting),)
+    return tuple(gray_sums(cause, events - cause, at_risk, division.weighting.rho) for cause in left[1:])
 
 
 def num_at_risk(entered: NDArray[Any], left: NDArray[Any]) -> Values:
@@ -279,7 +299,7 @@ class SurvivalCounts:
         left: records by cause (0: censored), shape (num_causes + 1, num_groups, num_strata, num_steps).
         weight_entered: sums of weights, as `entered`; the same numbers where there are no weights.
         weight_left: sums of weights, as `left`.
-        within_site: sums of the test within sites, where it was asked for.
+        tests: sums of the test of survival, or of each cause's incidence.
         sites: that answered.
     """
 
@@ -287,7 +307,7 @@ class SurvivalCounts:
     left: Counts
     weight_entered: Values
     weight_left: Values
-    within_site: LogRankSums | None
+    tests: tuple[LogRankSums, ...]
     sites: tuple[str, ...]
 
 
@@ -297,12 +317,17 @@ def count_departures(outcome: SurvivalOutcome, division: Division) -> Steps[Surv
     total = yield from ask(departures, outcome, division)
     found = total.sum
     is_weighted = division.weights is not None
-    tested = LogRankSums(observed=found.observed, expected=found.expected, variance=found.variance)
+    entered = found.weight_entered[0] if is_weighted else found.num_entered.astype(np.float64)
+    left = found.weight_left[0] if is_weighted else found.num_left.astype(np.float64)
+    within = (
+        LogRankSums(observed=observed, expected=expected, variance=variance)
+        for observed, expected, variance in zip(found.observed, found.expected, found.variance, strict=True)
+    )
     return SurvivalCounts(
         entered=found.num_entered,
         left=found.num_left,
-        weight_entered=found.weight_entered[0] if is_weighted else found.num_entered.astype(np.float64),
-        weight_left=found.weight_left[0] if is_weighted else found.num_left.astype(np.float64),
-        within_site=tested if division.within_site else None,
+        weight_entered=entered,
+        weight_left=left,
+        tests=tuple(within) if division.within_site else compare_groups(entered, left, division),
         sites=total.sites,
     )

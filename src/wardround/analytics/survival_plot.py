@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,15 @@ def _marks(times: Values, censored: tuple[int | None, ...]) -> Values:
     return np.compress([bool(count) for count in censored], times)
 
 
-def step_figure(lines: list[Line], ticks: list[float], time: str, quantity: str, *, is_falling: bool) -> Figure:
+def step_figure(
+    lines: list[Line],
+    ticks: list[float],
+    time: str,
+    quantity: str,
+    *,
+    is_falling: bool,
+    risk: Mapping[str, tuple[int | None, ...]] | None = None,
+) -> Figure:
     """Curves in steps over time with a table of numbers at risk below.
 
     Args:
@@ -89,11 +98,15 @@ def step_figure(lines: list[Line], ticks: list[float], time: str, quantity: str,
         time: label of the time axis.
         quantity: label of the other.
         is_falling: whether the curves begin at 1 and fall, or at 0 and rise.
+        risk: rows of the table by name; None: each curve has its own, in its colour.
     """
     from matplotlib.figure import Figure
 
     drawn = lines[:MAX_CURVES]
-    table_inches = 0.22 * (len(drawn) + 1.6)
+    rows = [(line.name or "all", f"C{n}", line.counts) for n, line in enumerate(drawn)]
+    if risk is not None:
+        rows = [(name, "0.15", counts) for name, counts in risk.items()]
+    table_inches = 0.22 * (len(rows) + 1.6)
     figure = Figure(figsize=(6.5, 3.7 + table_inches), layout="constrained")
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.7, table_inches])
     end = max([*ticks, *(float(line.times[-1]) for line in drawn)], default=1.0) or 1.0
@@ -109,7 +122,7 @@ def step_figure(lines: list[Line], ticks: list[float], time: str, quantity: str,
     axes.tick_params(axis="x", labelbottom=True)
     axes.set_xlabel(_plain_label(time))
     more = f"; {len(lines) - len(drawn)} more are in the table" if len(lines) > len(drawn) else ""
-    _risk_table(table, drawn, ticks, f"Under observation{more}")
+    _risk_table(table, rows, ticks, f"Under observation{more}")
     return figure
 
 
@@ -160,14 +173,16 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _NAME_CHARACTERS else name[: _NAME_CHARACTERS - 1] + "…"
 
 
-def _risk_table(table: Any, lines: list[Line], ticks: list[float], title: str) -> None:
-    """Numbers under their ticks; the rows' names stand left, in their curves' colours."""
-    table.set_ylim(len(lines) - 0.4, -1.2)
+def _risk_table(
+    table: Any, rows: list[tuple[str, str, tuple[int | None, ...]]], ticks: list[float], title: str
+) -> None:
+    """Numbers under their ticks; the rows' names (name, colour, counts) stand left."""
+    table.set_ylim(len(rows) - 0.4, -1.2)
     table.axis("off")
     table.text(0, 1, title, transform=table.transAxes, fontsize="small", va="center", fontweight="bold")
-    for number, line in enumerate(lines):
+    for number, (name, color, counts) in enumerate(rows):
         table.annotate(
-            _shorten(line.name or "all"),
+            _shorten(name),
             xy=(0, number),
             xycoords=("axes fraction", "data"),
             xytext=(-20, 0),
@@ -175,10 +190,10 @@ def _risk_table(table: Any, lines: list[Line], ticks: list[float], title: str) -
             ha="right",
             va="center",
             fontsize="small",
-            color=f"C{number}",
+            color=color,
             parse_math=False,
             annotation_clip=False,
         )
-        for tick, count in zip(ticks, line.counts, strict=True):
+        for tick, count in zip(ticks, counts, strict=True):
             text = ABSENT if count is None else f"{count}"
             table.text(tick, number, text, ha="center", va="center", fontsize="small")

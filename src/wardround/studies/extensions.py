@@ -20,9 +20,11 @@ ENTRY_POINT_GROUP = "wardround.analyses"
 BUILT_IN = (
     "wardround.analytics.census",
     "wardround.analytics.cox",
+    "wardround.analytics.cumulative_incidence",
     "wardround.analytics.describe",
     "wardround.analytics.evaluate",
     "wardround.analytics.glm",
+    "wardround.analytics.heterogeneity",
     "wardround.analytics.imputation",
     "wardround.analytics.imputation_tables",
     "wardround.analytics.imputed",
