@@ -48,7 +48,7 @@ from wardround.analytics.imputed_result import ImputedResult, Planned, Role, Var
 from wardround.analytics.preparation import CONSTANT_SPREAD, SMALLEST_SCALE
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting, Variable
-from wardround.errors import ConfigError, DataError, ModelError
+from wardround.errors import ConfigError, DataError, DisclosureError, ModelError
 from wardround.sums import Steps, Workflow, ask, workflow
 
 MAX_ITERATIONS = 100
@@ -423,7 +423,7 @@ def _complete_cases(setting: Setting, options: _Options, is_short: bool) -> Step
         return "left out, as a site with few complete records would be kept out of the whole run"
     try:
         return (yield from options.model.steps(setting))
-    except DataError as error:
+    except (DataError, DisclosureError) as error:
         return f"could not be fitted ({error})"
 
 

@@ -192,7 +192,7 @@ def _missing_text(result: ImputedResult, variable: ImputedVariable) -> str:
 def _sites_text(variable: ImputedVariable) -> str:
     if variable.sites_without:
         return ", ".join(variable.sites_without)
-    return "1 or more" if variable.num_sites_without is None else str(variable.num_sites_without)
+    return "1 or more" if variable.absent_sites is None else str(variable.absent_sites)
 
 
 def _drawn(result: ImputedResult) -> list[ImputedVariable]:

@@ -94,7 +94,7 @@ class ImputedVariable:
         model: what it was imputed by; None where nothing is missing.
         num_missing: records in which it is missing; None: hidden.
         share_missing: of all records; None: hidden.
-        num_sites_without: sites where it has no value at all; None: one or a few.
+        absent_sites: sites where it has no value at all; None: one or a few.
         sites_without: these sites; None where they may not be named.
         mean: of the imputed values, by iteration and copy, shape (num_iterations, num_copies); a category's: of the
             number of the level, from 0; None: hidden, or nothing is missing.
@@ -108,7 +108,7 @@ class ImputedVariable:
     model: str | None
     num_missing: int | None
     share_missing: float | None
-    num_sites_without: int | None
+    absent_sites: int | None
     sites_without: tuple[str, ...] | None
     mean: Values | None = None
     deviation: Values | None = None
@@ -379,7 +379,7 @@ def _variable(rules: DisclosureRules, planned: Planned, found: VariableRole, cou
         model=_model(found.kind, planned.num_donors) if found.num_missing else None,
         num_missing=shown,
         share_missing=None if shown is None else shown / max(planned.num_records, 1),
-        num_sites_without=found.num_sites_without if is_told else None,
+        absent_sites=found.num_sites_without if is_told else None,
         sites_without=found.sites_without if found.num_sites_without else (),
         mean=None if course is None or is_hidden else course.mean,
         deviation=None if course is None or is_hidden else course.deviation,
@@ -403,7 +403,7 @@ def _notes(
 ) -> tuple[str, ...]:
     if not courses:
         return ("nothing is missing: the model was fitted once, to all records",)
-    notes = [_without(variable) for variable in variables if variable.num_sites_without != 0]
+    notes = [_without(variable) for variable in variables if variable.absent_sites != 0]
     if isinstance(complete, str):
         notes.append(f"the model of the complete records {complete}")
     if planned.nonlinear:
@@ -439,7 +439,7 @@ def _without(variable: ImputedVariable) -> str:
     if variable.sites_without:
         where = f"at {', '.join(variable.sites_without)}"
     else:
-        number = variable.num_sites_without
+        number = variable.absent_sites
         where = "at one or more sites" if number is None else f"at {number} sites"
     return (
         f"{variable.variable} has no value at all {where}: there it rests on the other sites' records alone, and on "
