@@ -28,6 +28,8 @@ PUBLIC = [
     "errors",
     "evaluate",
     "glm",
+    "heterogeneity",
+    "imputed",
     "kaplan_meier",
     "load_model",
     "scoring_model_of",

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wardround import errors
     from wardround.analytics.scoring_sklearn import scoring_model_of
-    from wardround.api import __version__, cox, cumulative_incidence, describe, evaluate, glm, kaplan_meier
+    from wardround.api import (
+        __version__,
+        cox,
+        cumulative_incidence,
+        describe,
+        evaluate,
+        glm,
+        heterogeneity,
+        imputed,
+        kaplan_meier,
+    )
     from wardround.data.contract import Contract, Variable
     from wardround.engines.simulated_hospitals import simulate, simulate_folder
     from wardround.engines.simulation import Event, Simulation
@@ -39,6 +49,8 @@ __all__ = [
     "errors",
     "evaluate",
     "glm",
+    "heterogeneity",
+    "imputed",
     "kaplan_meier",
     "load_model",
     "scoring_model_of",
@@ -59,6 +71,8 @@ _MODULES = {
     "describe": "wardround.api",
     "evaluate": "wardround.api",
     "glm": "wardround.api",
+    "heterogeneity": "wardround.api",
+    "imputed": "wardround.api",
     "kaplan_meier": "wardround.api",
     "load_model": "wardround.studies.model_file",
     "scoring_model_of": "wardround.analytics.scoring_sklearn",

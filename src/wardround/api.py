@@ -12,6 +12,8 @@ from wardround.analytics.cumulative_incidence import cumulative_incidence as _cu
 from wardround.analytics.describe import describe as _describe
 from wardround.analytics.evaluate import evaluate as _evaluate
 from wardround.analytics.glm import glm as _glm
+from wardround.analytics.heterogeneity import heterogeneity as _heterogeneity
+from wardround.analytics.imputed import imputed as _imputed
 from wardround.analytics.kaplan_meier import kaplan_meier as _kaplan_meier
 from wardround.report.versions import package_version
 from wardround.sums import Workflow, WorkflowType
@@ -59,5 +61,7 @@ cox = face(_cox)
 describe = face(_describe)
 evaluate = face(_evaluate)
 glm = face(_glm)
+heterogeneity = face(_heterogeneity)
+imputed = face(_imputed)
 kaplan_meier = face(_kaplan_meier)
 cumulative_incidence = face(_cumulative_incidence)
