@@ -41,6 +41,10 @@ def test_equal_results_give_equal_svg():
     assert not re.search(r"20\d\d-\d\d-\d\d", first)
 
 
+def test_names_are_those_of_people():
+    assert "max heart rate" in texts(svg(lambda axes: axes.set_title("max_heart_rate")))
+
+
 def test_text_from_outside_is_no_mathematics():
     assert "$\\frac{$" in texts(svg(lambda axes: axes.set_title("$\\frac{$")))
     assert "$a$" in texts(svg(lambda axes: axes.set_yticks([0, 1], ["$a$", "b"])))

@@ -115,6 +115,13 @@ def test_columns_of_two_levels_are_named_by_both():
     assert [cell.text for cell in table_view(frame).header] == ["disease yes", "disease"]
 
 
+def test_names_and_answers_are_those_of_people():
+    frame = pd.DataFrame({"True": ["True", "a_b"]}, index=["max_heart_rate", "False"])
+    view = table_view(frame.rename_axis("group_name"))
+    assert (view.corner, view.header[0].text) == ("group name", "yes")
+    assert texts(view) == [("max heart rate", ["yes"]), ("no", ["a_b"])]
+
+
 def test_a_column_with_words_in_it_lines_up_as_words():
     view = table_view(pd.DataFrame({"x": ["3", "three"]}, index=["a", "b"]))
     assert [row.cells[0].is_number for row in view.groups[0].rows] == [False, False]

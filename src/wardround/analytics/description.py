@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, cycle
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
@@ -252,6 +252,7 @@ def _axes(num_rows: int) -> tuple[Figure, Any]:
 def _plot_differences(result: DescribeResult) -> Figure:
     ranked = sorted(result.variables, key=lambda variable: -(variable.largest_difference or 0.0))[:MAX_PLOTTED]
     figure, axes = _axes(len(ranked))
+    markers = cycle("osD^v")
     for pair in combinations(result.groups, 2):
         points = [
             (abs(difference.value), height)
@@ -259,18 +260,18 @@ def _plot_differences(result: DescribeResult) -> Figure:
             for difference in variable.differences
             if difference.groups == pair and difference.value is not None
         ]
-        axes.plot(*_columns(points), "o", markersize=5, alpha=0.8, label=" and ".join(map(_shortened, pair)))
+        axes.plot(*_columns(points), next(markers), markersize=5, alpha=0.8, label=" and ".join(map(_shortened, pair)))
     axes.axvline(0.1, color="0.6", linewidth=0.8, linestyle="--")  # the usual mark of imbalance
     _name_rows(axes, [variable.variable for variable in ranked])
     axes.set_xlim(left=0)
     axes.set_xlabel("absolute standardised difference")
-    if ranked and len(result.groups) <= 4:
+    if ranked and 2 < len(result.groups) <= 4:
         axes.legend(title=result.by, frameon=False, fontsize="small")
     return figure
 
 
 def _name_rows(axes: Any, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
+    axes.set_yticks(range(len(names)), [_shortened(name.replace("_", " ")) for name in names])
     axes.invert_yaxis()
 
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wardround.analytics.journal_text import interval_text, plain_term, ratio_interval
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from wardround.analytics.glm_result import GLMResult
+    from wardround.analytics.glm_result import Coefficient, GLMResult
 
 INK = "#1f2933"
 ACCENT = "#0072b2"  # blue of the Okabe-Ito palette, which colour-blind readers tell apart
@@ -45,10 +47,34 @@ def forest_plot(result: GLMResult) -> Figure:
         axes.set_xscale("log")
         plain_ticks(axes)
     _label(axes, rows, places)
+    write_beside(axes, places, [_in_words(row, is_ratio) for row in rows])
     name = _RATIO_NAMES.get(result.link, "Coefficient")
     part = f"; the first {len(rows)} of {len(terms)}" if len(terms) > len(rows) else ""
     axes.set_xlabel(f"{name} ({100 * result.confidence:.4g}% interval{part})", color=INK)
     return figure
+
+
+def _in_words(row: Coefficient, is_ratio: bool) -> str:
+    if not is_ratio:
+        return interval_text(row.estimate, row.low, row.high)
+    with np.errstate(over="ignore"):  # the ratio of a huge coefficient is infinite
+        return ratio_interval(*np.exp([row.estimate, row.low, row.high]).tolist())
+
+
+def write_beside(axes: Any, places: Any, texts: list[str]) -> None:
+    """The estimates in words, right of the axes, as journals print them."""
+    for place, text in zip(places, texts, strict=True):
+        axes.annotate(
+            text,
+            (1.0, place),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(10, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize="small",
+            annotation_clip=False,
+        )
 
 
 def plain_ticks(axes: Any) -> None:
@@ -64,7 +90,7 @@ def plain_ticks(axes: Any) -> None:
 
 def _label(axes: Any, rows: list[Any], places: Any) -> None:
     """Terms on the left, no frame: the reader's eye should meet the intervals."""
-    axes.set_yticks(places, [shorten(row.term) for row in rows])
+    axes.set_yticks(places, [shorten(plain_term(row.term)) for row in rows])
     for label in axes.get_yticklabels():
         label.set_parse_math(False)  # a dollar sign in a name is no mathematics
     axes.set_ylim(-0.7, len(rows) - 0.3)

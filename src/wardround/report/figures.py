@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from wardround.analytics.result import FigureExhibit
 from wardround.errors import ConfigError
+from wardround.report.tables import plain_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,6 +99,8 @@ def _for_a_page(svg: str, exhibit: FigureExhibit, prefix: str) -> str:
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):  # a style would be the whole page's
                 parent.remove(child)
     for element in root.iter():
+        if element.tag in _TEXT:
+            element.text = plain_names(element.text or "")
         paint = _text_on_any_page if element.tag in _TEXT else _on_any_page
         for name, value in element.attrib.items():
             element.set(name, _COLOUR.sub(paint, _prefixed(name, value, prefix)))

@@ -14,7 +14,7 @@ from wardround.report.figures import svg_of
 from wardround.report.outcome import AnalysisOutcome, Failure, StudyOutcome
 from wardround.report.rules import RuleInWords, rules_in_words
 from wardround.report.run_facts import RoundFacts, RunFacts, SiteFacts
-from wardround.report.tables import TableView, table_view
+from wardround.report.tables import TableView, plain_names, table_view
 
 ORDER: tuple[ExhibitKind, ...] = ("table_one", "forest", "survival", "calibration", "heterogeneity", "other")
 """In which order the exhibits of an analysis are shown; within a kind, as the result gives them."""
@@ -191,8 +191,9 @@ def _analysis(outcome: AnalysisOutcome, numbering: _Numbering, papers: Bibliogra
     if not isinstance(result, Failure):
         shown = sorted(result.exhibits(), key=lambda exhibit: ORDER.index(exhibit.kind))
         exhibits = [_exhibit(exhibit, numbering) for exhibit in shown]
-        headlines = result.headlines() if isinstance(result, Headlined) else _described(shown)
-        notes = tuple(note for note in result.notes if not any(note in exhibit.note for exhibit in shown))
+        said = result.headlines() if isinstance(result, Headlined) else _described(shown)
+        headlines = tuple(sentence(plain_names(text)) for text in said)
+        notes = tuple(sentence(note) for note in result.notes if not any(note in exhibit.note for exhibit in shown))
         methods = cited(result.methods(), result.references, papers)
     return AnalysisView(
         number=analysis.number,
@@ -208,6 +209,11 @@ def _analysis(outcome: AnalysisOutcome, numbering: _Numbering, papers: Bibliogra
     )
 
 
+def sentence(text: str) -> str:
+    """A text that begins as a sentence does."""
+    return text[:1].upper() + text[1:]
+
+
 def _described(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:
     """What the first figure shows, of a result that has no words of its own."""
     return tuple(exhibit.description for exhibit in exhibits if isinstance(exhibit, FigureExhibit))[:1]
@@ -220,8 +226,8 @@ def _exhibit(exhibit: Exhibit, numbering: _Numbering) -> ExhibitView:
     return ExhibitView(
         anchor=anchor,
         label=label,
-        title=exhibit.title.rstrip("."),
-        note=exhibit.note,
+        title=sentence(plain_names(exhibit.title.rstrip("."))),
+        note=sentence(exhibit.note),
         table=None if isinstance(exhibit, FigureExhibit) else table_view(exhibit.frame),
         svg=svg_of(exhibit, anchor) if isinstance(exhibit, FigureExhibit) else None,
     )

@@ -31,6 +31,7 @@ _NUMBER_LIKE = re.compile(
     rf"(?:[<>≥≤~≈]?{THIN}?[{MINUS}+±]?(?:\d|\.\d|∞)[^A-Za-z]*(?: to [^A-Za-z]*|e[{MINUS}+]?\d+)*[^A-Za-z]*"
     r"|hidden|not estimable|\d+ to \d+)"
 )
+_UNDERSCORE = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
 _WHOLE = 24
 # Up to so many rows, a table is not cut by the end of a page.
 _WIDE = 9
@@ -143,7 +144,7 @@ def _headed(frame: pd.DataFrame) -> tuple[list[tuple[str, ...]], pd.DataFrame, s
 
 def _label(part: Any) -> str:
     is_missing = part is None or part is pd.NA or (isinstance(part, float) and math.isnan(part))
-    return "" if is_missing else _text_cell(str(part)).text
+    return "" if is_missing else plain_names(_text_cell(_answer(part)).text)
 
 
 def _group(name: str, run: list[tuple[tuple[str, ...], tuple[Cell, ...]]]) -> Group:
@@ -159,7 +160,17 @@ def _group(name: str, run: list[tuple[tuple[str, ...], tuple[Cell, ...]]]) -> Gr
 
 def _heading(label: Any) -> str:
     parts = label if isinstance(label, tuple) else (label,)
-    return " ".join(str(part) for part in parts if part not in ("", None)).replace("_", " ")
+    return " ".join(_answer(part) for part in parts if part not in ("", None)).replace("_", " ")
+
+
+def _answer(value: Any) -> str:
+    """A value as text, that of a yes-no question as such."""
+    return {"False": "no", "True": "yes"}.get(str(value), str(value))
+
+
+def plain_names(text: str) -> str:
+    """Names as people write them: max_heart_rate is max heart rate."""
+    return _UNDERSCORE.sub(" ", text)
 
 
 def _column(values: pd.Series[Any], heading: str) -> list[Cell]:
@@ -177,9 +188,7 @@ def _column(values: pd.Series[Any], heading: str) -> list[Cell]:
 def _other(value: Any) -> Cell:
     if value is None or value is pd.NA or value is pd.NaT:
         return Cell(ABSENT, is_number=True)
-    if isinstance(value, bool):
-        return Cell("yes" if value else "no")
-    return _text_cell(str(value))
+    return _text_cell(_answer(value))
 
 
 def _text_cell(text: str) -> Cell:
