@@ -109,7 +109,7 @@ def _with_limits(at: IncidenceAt) -> str:
 def methods_text(result: CumulativeIncidenceResult) -> str:
     """What was computed, as a methods section says it."""
     sites = f"{len(result.sites)} site{'s' * (len(result.sites) != 1)}"
-    unit = f" {result.unit}" if result.unit else ""
+    unit = f" ({result.unit})" if result.unit else ""
     scale = "" if result.confidence_type == "plain" else f" on the {result.confidence_type} scale"
     causes = listed([plain(cause) for cause in result.causes])
     estimated = (

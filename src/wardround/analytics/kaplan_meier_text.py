@@ -176,7 +176,7 @@ def _quantile_text(quantile: SurvivalQuantile, unit: str | None) -> str:
 def methods_text(result: KaplanMeierResult) -> str:
     """What was computed, as a methods section says it."""
     sites = f"{len(result.sites)} site{'s' * (len(result.sites) != 1)}"
-    unit = f" {result.unit}" if result.unit else ""
+    unit = f" ({result.unit})" if result.unit else ""
     scale = "" if result.confidence_type == "plain" else f" on the {result.confidence_type} scale"
     estimated = (
         f"Survival from {plain(result.time)} to {plain(result.event)} was estimated by the product-limit method "
