@@ -6,14 +6,16 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import codec, cox, engine, glm
+from benchmarks import codec, cox, engine, evaluate, glm, kaplan_meier
 from benchmarks.measure import COLUMNS, Row, cells
 
 BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
     "codec": codec.rows,
     "cox": cox.rows,
     "engine": engine.rows,
+    "evaluate": evaluate.rows,
     "glm": glm.rows,
+    "kaplan_meier": kaplan_meier.rows,
 }
 WIDTHS = (46, 12, 34, 7, 7, 4)
 

@@ -22,7 +22,7 @@ from scipy import special
 from wardround.analytics.decision_curve import wilson
 from wardround.analytics.design import Frame
 from wardround.analytics.discrimination import Estimate, known
-from wardround.analytics.evaluate_sums import Basis, Groups, Recalibration, recalibration
+from wardround.analytics.evaluate_sums import Basis, Groups, recalibration
 from wardround.analytics.families import two_sided_p, two_sided_quantile
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.scoring_model import ScoringModel
@@ -37,7 +37,7 @@ LARGEST_STEP = 5.0
 """Longest step in a coefficient of a standardised column."""
 LARGEST_COEFFICIENT = 200.0
 """Coefficients of a standardised column beyond this run off to infinity."""
-TOLERANCE = 1e-10
+TOLERANCE = 1e-9
 """Largest step, of a coefficient of a standardised column, after which a fit has settled."""
 KNOT_QUANTILES = {3: (0.10, 0.50, 0.90), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.50, 0.725, 0.95)}
 
@@ -50,13 +50,11 @@ class LogisticFit:
         coefficients: of the basis, shape (num_columns,); fixed ones among them.
         covariance: of the free ones, zero elsewhere, shape (num_columns, num_columns).
         log_likelihood: at these coefficients.
-        start_log_likelihood: where the predictions are taken as they are.
     """
 
     coefficients: Values
     covariance: Values
     log_likelihood: float
-    start_log_likelihood: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,59 +114,92 @@ class Fit:
     num_free: int
 
 
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """What the bins of the scores tell of a fit before it is carried out: enough to begin near its end.
+
+    Attributes:
+        logits: middle of each bin, shape (num_bins,).
+        events: by group and bin, shape (num_groups, num_bins).
+        others: likewise.
+    """
+
+    logits: Values
+    events: Counts
+    others: Counts
+
+    def start(self, fit: Fit, basis: Basis) -> Values:
+        """Coefficients of the fit to the bins; those of predictions that are right, where it does not settle."""
+        state, x = _Newton(fit.num_free, basis, as_they_are(basis)), basis.evaluate(self.logits)
+        events, others = self.events[fit.group], self.others[fit.group]
+        for _ in range(MAX_STEPS):
+            if not state.is_open:
+                break
+            eta = x @ state.trial
+            mean = special.expit(eta)
+            free, weight = x[:, : fit.num_free], (events + others) * mean * (1 - mean)
+            gram = np.zeros((basis.num_columns,) * 2)
+            gram[: fit.num_free, : fit.num_free] = free.T @ (free * weight[:, None])
+            likelihood = float(events @ special.log_expit(eta) + others @ special.log_expit(-eta))
+            state.take(gram, free.T @ (events - (events + others) * mean), likelihood)
+        return as_they_are(basis) if state.fit is None else state.fit.coefficients
+
+
+def as_they_are(basis: Basis) -> Values:
+    """Coefficients with which the predictions are taken as they are: the logit itself is center + spread * z."""
+    coefficients = np.zeros(basis.num_columns)
+    coefficients[:2] = basis.center, basis.spread
+    return coefficients
+
+
 def fit_all(
-    model: ScoringModel, frame: Frame, groups: Groups, basis: Basis, fits: tuple[Fit, ...]
+    model: ScoringModel, frame: Frame, groups: Groups, basis: Basis, fits: tuple[Fit, ...], binned: Binned
 ) -> Steps[tuple[LogisticFit | None, ...]]:
-    """Carry out several logistic fits at once, each by Newton's method.
+    """Carry out several logistic fits at once, each by Newton's method from the fit to the bins.
 
     Returns:
         For each, the fit, or None where there is none (the outcome is separated, or the predictions are constant).
     """
-    states = [_Newton(fit.num_free, basis) for fit in fits]
+    states = [_Newton(fit.num_free, basis, binned.start(fit, basis)) for fit in fits]
     for _ in range(MAX_STEPS):
         open_ = [index for index, state in enumerate(states) if state.is_open]
         if not open_:
             break
         at = np.array([states[index].trial for index in open_])
-        of_group = tuple(fits[index].group for index in open_)
-        total = (yield from ask(recalibration, model, frame, groups, basis, of_group, at)).sum
+        of_group, num_free = (tuple(getattr(fits[index], name) for index in open_) for name in ("group", "num_free"))
+        total = (yield from ask(recalibration, model, frame, groups, basis, of_group, num_free, at)).sum
         for place, index in enumerate(open_):
-            states[index].take(total, place)
+            gram = unpack_symmetric(total.gram[place])
+            states[index].take(gram, total.score[place][: num_free[place]], float(total.log_likelihood[place]))
     return tuple(state.fit for state in states)
 
 
 class _Newton:
     """One fit's iteration: full steps, halved while the likelihood falls."""
 
-    def __init__(self, num_free: int, basis: Basis) -> None:
+    def __init__(self, num_free: int, basis: Basis, start: Values) -> None:
         self._free = slice(0, num_free)
-        # The logit itself is center + spread * z.
-        self.trial = np.zeros(basis.num_columns)
-        self.trial[:2] = basis.center, basis.spread
+        self.trial = start.copy()
         self._at = self.trial
         self._step = np.zeros(num_free)
         self._best: float | None = None
-        self._start = 0.0
         self.is_open = True
         self.fit: LogisticFit | None = None
 
-    def take(self, total: Recalibration, place: int) -> None:
-        """What the sites found at `trial`."""
-        likelihood = float(total.log_likelihood[place])
-        if self._best is None:
-            self._start = likelihood
-        elif likelihood < self._best - 1e-9 * (1 + abs(self._best)):
+    def take(self, gram: Values, score: Values, likelihood: float) -> None:
+        """What was found at `trial`: Gram matrix of all columns, score of the free ones, log-likelihood."""
+        if self._best is not None and likelihood < self._best - 1e-9 * (1 + abs(self._best)):
             self._step = self._step / 2
             self._try()
             return
         self._best, self._at = likelihood, self.trial
-        gram = unpack_symmetric(total.gram[place])[self._free, self._free]
+        gram = gram[self._free, self._free]
         scale = np.sqrt(np.maximum(np.diag(gram), 0.0))
         if not (scale > 0).all() or np.linalg.cond(gram / np.outer(scale, scale)) > 1e12:
             self.is_open = False
             return
         inverse = np.linalg.inv(gram / np.outer(scale, scale)) / np.outer(scale, scale)
-        self._step = inverse @ total.score[place][self._free]
+        self._step = inverse @ score
         if np.abs(self._step).max() <= TOLERANCE * (1 + np.abs(self._at).max()):
             self._end(inverse, likelihood)
             return
@@ -187,9 +218,7 @@ class _Newton:
         covariance[self._free, self._free] = inverse
         final = self._at.copy()
         final[self._free] += self._step  # the step is computed already, and takes off the last rounding
-        self.fit = LogisticFit(
-            coefficients=final, covariance=covariance, log_likelihood=likelihood, start_log_likelihood=self._start
-        )
+        self.fit = LogisticFit(coefficients=final, covariance=covariance, log_likelihood=likelihood)
         self.is_open = False
 
 
@@ -220,11 +249,16 @@ def normal(value: float, error: float, confidence: float) -> Estimate:
     return Estimate(value=value, standard_error=error, low=value - reach, high=value + reach)
 
 
-def likelihood_ratio_p(fit: LogisticFit | None) -> float | None:
-    """P-value that intercept and slope are 0 and 1, by the likelihood ratio with 2 degrees of freedom."""
+def likelihood_ratio_p(fit: LogisticFit | None, log_loss: float) -> float | None:
+    """P-value that intercept and slope are 0 and 1, by the likelihood ratio with 2 degrees of freedom.
+
+    Args:
+        fit: with both free.
+        log_loss: sum over the records of the log loss of the predictions as they are.
+    """
     if fit is None:
         return None
-    return float(special.chdtrc(2, max(2 * (fit.log_likelihood - fit.start_log_likelihood), 0.0)))
+    return float(special.chdtrc(2, max(2 * (fit.log_likelihood + log_loss), 0.0)))
 
 
 def observed_over_expected(num_events: int, num_records: int, expected: float, confidence: float) -> Estimate:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from wardround.analytics.calibration import Fit, LogisticFit, fit_all, group_ends, knots_of
+from wardround.analytics.calibration import Binned, Fit, LogisticFit, fit_all, group_ends, knots_of
 from wardround.analytics.design import Feature, Frame, Level, Numeric
 from wardround.analytics.discrimination import auroc, next_edges
 from wardround.analytics.evaluate_sums import (
@@ -38,6 +38,7 @@ from wardround.analytics.grouping import named_levels
 from wardround.analytics.lone_records import NEAR
 from wardround.analytics.scoring import check_inputs, from_line, to_line
 from wardround.analytics.scoring_model import (
+    FittedModel,
     LinearModel,
     ModelFile,
     OnnxModel,
@@ -135,6 +136,8 @@ def _planned(setting: Setting, model: ModelOption, outcome: str, by: str | tuple
     contract = setting.contract
     if isinstance(model, ModelFile):
         raise ConfigError(f"model: {model.file!r} has not been read; from Python, give wr.load_model({model.file!r})")
+    if isinstance(model, FittedModel):
+        raise ConfigError("model: only a study has analyses with numbers; from Python, give the fit itself")
     assert isinstance(model, LinearModel | OnnxModel)  # as validated
     check_model(model, contract)
     if isinstance(model, OnnxModel):
@@ -379,7 +382,8 @@ def _recalibrated(
                 wanted[group, "line"] = Fit(group, 2)
     if basis.knots:
         wanted[0, "smooth"] = Fit(0, basis.num_columns)
-    found = yield from fit_all(plan.model, plan.frame, plan.groups, basis, tuple(wanted.values()))
+    binned = Binned(to_line(bin_middles(edges), "probability"), counts.num_events, counts.num_others)
+    found = yield from fit_all(plan.model, plan.frame, plan.groups, basis, tuple(wanted.values()), binned)
     return basis, dict(zip(wanted, found, strict=True))
 
 

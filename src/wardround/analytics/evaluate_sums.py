@@ -397,6 +397,7 @@ def recalibration(
     groups: Groups,
     basis: Basis,
     of_group: tuple[int, ...],
+    num_free: tuple[int, ...],
     coefficients: Array,
 ) -> Recalibration:
     """Gram matrix, score and log-likelihood of logistic fits at these coefficients, each over one group.
@@ -408,31 +409,42 @@ def recalibration(
         groups: of records.
         basis: columns of the fits.
         of_group: the group of each fit.
-        coefficients: shape (num_fits, num_columns).
+        num_free: how many of the columns each fit is over, the first ones; the sums of the others are left at 0.
+        coefficients: shape (num_fits, num_columns); 0 for columns beyond the first two that are not free.
 
     Raises:
         DataError: coefficients or groups do not fit.
     """
-    if coefficients.shape != (len(of_group), basis.num_columns) or not np.isfinite(coefficients).all():
-        raise DataError("each fit must have one finite coefficient a column")
-    if any(not 0 <= group < groups.num_groups for group in of_group):
-        raise DataError(f"there are {groups.num_groups} groups")
+    _check_fits(groups, basis, of_group, num_free, coefficients)
     member, k = _Membership(data, groups), basis.num_columns
-    upper = np.triu_indices(k)
-    gram, score = np.zeros((len(of_group), len(upper[0]))), np.zeros((len(of_group), k))
+    used = max((2, *num_free))
+    narrow = basis if used > 2 else Basis(center=basis.center, spread=basis.spread)
+    gram, score = np.zeros((len(of_group), k, k)), np.zeros((len(of_group), k))
     likelihood = np.zeros(len(of_group))
     for block in _usable(data, model, frame, "probability"):
-        x = basis.evaluate(to_line(block.score, "probability"))
+        x = narrow.evaluate(to_line(block.score, "probability"))
         parts = _by_group(member, block.rows, x, block.outcome, set(of_group))
-        for fit, group in enumerate(of_group):
+        for fit, (group, size) in enumerate(zip(of_group, num_free, strict=True)):
             part, y = parts[group]
-            eta = part @ coefficients[fit]
-            mean = special.expit(eta)
-            weighted = part * np.sqrt(mean * special.expit(-eta))[:, None]
-            gram[fit] += (weighted.T @ weighted)[upper]
-            score[fit] += part.T @ (y - mean)
-            likelihood[fit] -= float(np.logaddexp(0.0, np.where(y == 1, -eta, eta)).sum())
-    return Recalibration(gram=gram, score=score, log_likelihood=likelihood)
+            eta = part[:, : max(size, 2)] @ coefficients[fit, : max(size, 2)]
+            free, mean = part[:, :size], special.expit(eta)
+            gram[fit, :size, :size] += free.T @ (free * (mean * (1 - mean))[:, None])
+            score[fit, :size] += free.T @ (y - mean)
+            likelihood[fit] += float(special.log_expit(np.where(y == 1, eta, -eta)).sum())
+    return Recalibration(
+        gram=gram[:, *np.triu_indices(k)].reshape(len(of_group), -1), score=score, log_likelihood=likelihood
+    )
+
+
+def _check_fits(
+    groups: Groups, basis: Basis, of_group: tuple[int, ...], num_free: tuple[int, ...], coefficients: Values
+) -> None:
+    if coefficients.shape != (len(of_group), basis.num_columns) or not np.isfinite(coefficients).all():
+        raise DataError("each fit must have one finite coefficient a column")
+    if len(num_free) != len(of_group) or any(not 1 <= size <= basis.num_columns for size in num_free):
+        raise DataError("each fit must be over some of the columns")
+    if any(not 0 <= group < groups.num_groups for group in of_group):
+        raise DataError(f"there are {groups.num_groups} groups")
 
 
 def _by_group(

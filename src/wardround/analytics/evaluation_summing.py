@@ -169,7 +169,7 @@ def _probability_figures(found: Found, group: int, num_events: int, n: int) -> d
         "calibration_in_the_large": intercept_of(found.fit(group, "large"), found.basis, c),
         "calibration_intercept": intercept,
         "calibration_slope": slope,
-        "calibration_p": likelihood_ratio_p(found.fit(group, "line")),
+        "calibration_p": likelihood_ratio_p(found.fit(group, "line"), sums["log_loss"]),
         "spiegelhalter_z": z,
         "spiegelhalter_p": p,
     }
@@ -293,6 +293,11 @@ def _left_out(found: Found) -> tuple[int | None, int | None, dict[str, int | Non
 
 
 def _notes(found: Found, overall: Performance, groups: tuple[GroupPerformance, ...]) -> Iterable[str]:
+    if isinstance(found.model, LinearModel) and found.model.is_apparent:
+        yield (
+            "apparent performance: the model was fitted to these very records, and would do less well in others; "
+            "evaluate it where it was not fitted before it is used"
+        )
     if found.moments.num_patients < int(found.events.sum() + found.others.sum()):
         yield "some patients have several records; the intervals take records as independent and are too narrow"
     if found.moments.num_extreme:

@@ -58,6 +58,7 @@ class LinearModel:
         columns: what each coefficient is multiplied by; the empty product is the intercept.
         coefficients: in the variables' own units, shape (num_columns,).
         link: of the mean.
+        is_apparent: whether it was fitted to the very records on which it is to be evaluated.
     """
 
     kind: Literal["linear"] = "linear"
@@ -65,6 +66,7 @@ class LinearModel:
     columns: tuple[Column, ...]
     coefficients: Array
     link: LinkName
+    is_apparent: bool = False
 
     def __post_init__(self) -> None:
         _check_name(self.name, "a model")
@@ -172,6 +174,21 @@ class OnnxModel:
     def all_columns(self) -> tuple[Column, ...]:
         """Every column that a site must evaluate, in the order of the inputs."""
         return tuple(column for given in self.inputs for column in given.columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedModel:
+    """The model that an earlier analysis of the same study fits: `studies/fitted_model.py` puts it in its place.
+
+    Attributes:
+        analysis: its number in the study, from 1.
+    """
+
+    analysis: int
+
+    def __post_init__(self) -> None:
+        if self.analysis < 1:
+            raise ValueError(f"analyses are numbered from 1, got analysis = {self.analysis}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
