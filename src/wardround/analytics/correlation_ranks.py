@@ -160,7 +160,7 @@ def _count_sizes(num_bins: tuple[int, ...], first: Array, second: Array, **_: An
     return {"num_counts": sum(num_bins[int(i)] + num_bins[int(j)] for i, j in zip(first, second, strict=True))}
 
 
-def _positions(
+def bin_positions(
     data: Table, variables: tuple[str, ...], num_levels: tuple[int, ...], ends: Floats, num_bins: tuple[int, ...]
 ) -> list[NDArray[np.integer]]:
     """By variable, the bin of each record, -1 where missing; shape (num_records,) each."""
@@ -213,7 +213,7 @@ def pair_counts(
         second: index of its second one, same shape.
         complete_only: whether all variables must be known.
     """
-    positions = _positions(data, variables, num_levels, ends, num_bins)
+    positions = bin_positions(data, variables, num_levels, ends, num_bins)
     parts = [np.zeros(0, np.int64)]
     pairs = zip(first.astype(int), second.astype(int), strict=True)
     for (i, j), places in zip(pairs, _known_pairs(positions, first, second, complete_only), strict=True):
@@ -246,7 +246,7 @@ def rank_products(
         scores: pair by pair, the scores of the first variable's bins and of the second's.
         complete_only: whether all variables must be known.
     """
-    positions = _positions(data, variables, num_levels, ends, num_bins)
+    positions = bin_positions(data, variables, num_levels, ends, num_bins)
     cross, place = np.zeros(len(first)), 0
     indices = np.column_stack([first, second]).astype(int)
     for number, (one, other) in enumerate(_known_pairs(positions, first, second, complete_only)):
@@ -281,7 +281,7 @@ def pair_tables(
         second: index of the one in its columns, same shape.
         complete_only: whether all variables must be known.
     """
-    positions = _positions(data, variables, num_levels, np.zeros(sum(num_levels)), num_levels)
+    positions = bin_positions(data, variables, num_levels, np.zeros(sum(num_levels)), num_levels)
     parts = [np.zeros(0, np.int64)]
     pairs = zip(first.astype(int), second.astype(int), strict=True)
     for (i, j), (one, other) in zip(pairs, _known_pairs(positions, first, second, complete_only), strict=True):
