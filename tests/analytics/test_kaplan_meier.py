@@ -24,6 +24,7 @@ from wardround.data.contract import Contract, Variable
 from wardround.engines.simulated_hospitals import simulate
 from wardround.engines.simulation import Simulation
 from wardround.errors import ConfigError, DataError, SiteError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing import check_workflow
 
 REFERENCE = reference("kaplan_meier")
@@ -346,9 +347,7 @@ def test_shown_counts_are_not_small(records: dict[str, list[Any]], minimum_cell:
     assert not hidden or result.num_events is None
 
 
-def rules(minimum_cell: int) -> Any:
-    from wardround.privacy.disclosure import DisclosureRules
-
+def rules(minimum_cell: int) -> DisclosureRules:
     return DisclosureRules.of("standard", minimum_cell=minimum_cell)
 
 
@@ -385,6 +384,22 @@ def test_shown_estimates_are_those_of_the_whole_curve(lung: Simulation) -> None:
     for one, other in zip(thinned.curves, whole.curves, strict=True):
         assert one.quantiles == other.quantiles
         assert one.restricted_mean == other.restricted_mean
+
+
+def test_rounded_counts_are_rounded_everywhere() -> None:
+    result = simulate(lung_by_institution(), disclosure=DisclosureRules.of("standard", rounding=5)).run(
+        kaplan_meier(time="time", event="status", event_level="2", by="sex")
+    )
+    frame = result.to_frame()
+    assert result.test is not None
+    counts = [
+        *frame.num_at_risk,
+        *frame.num_events,
+        *frame.num_censored,
+        *(group.observed for group in result.test.groups),
+    ]
+    counts += [count for curve in result.curves for count in (curve.num_records, curve.num_events, curve.num_censored)]
+    assert all(count % 5 == 0 for count in counts)
 
 
 def test_one_sites_curves_need_the_rules_to_allow_them(lung: Simulation) -> None:

@@ -32,6 +32,7 @@ from wardround.analytics.survival_shown import tick_times
 from wardround.analytics.survival_time import PreparedSurvival, check_times, prepare_survival
 from wardround.data.contract import Setting
 from wardround.errors import ConfigError, DataError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.sums import Steps, workflow
 
 MAX_QUANTILES = 50
@@ -174,7 +175,7 @@ def _result(
         rules=rules,
     )
     curves = tuple(curve_of(table, name, curve_options) for name, table in held.items())
-    test = None if len(groups) < 2 else _test(counts, division, groups, curves, options.weighting)
+    test = None if len(groups) < 2 else _test(counts, division, groups, curves, options.weighting, rules)
     # A total, less the groups that are shown, would give the hidden one back.
     hides_size = any(curve.num_records is None for curve in curves)
     hides_events = any(curve.num_events is None for curve in curves)
@@ -209,8 +210,11 @@ def _test(
     groups: tuple[str, ...],
     curves: tuple[SurvivalCurve, ...],
     weighting: TestWeighting,
+    rules: DisclosureRules,
 ) -> SurvivalTest:
     (sums,) = counts.tests
+    is_count = weighting.test == "log-rank" and division.weights is None
+    observed = [float(rules.shown(round(o)) or 0) if is_count else float(o) for o in sums.observed]
     statistic, df, p_value = sums.test()
     rows = []
     for curve in curves:
@@ -219,7 +223,7 @@ def _test(
             TestGroup(
                 group=curve.group,
                 num_records=curve.num_records,
-                observed=float(sums.observed[group]) if is_shown else None,
+                observed=observed[group] if is_shown else None,
                 expected=float(sums.expected[group]) if is_shown else None,
             )
         )

@@ -20,7 +20,7 @@ from wardround.data.contract import Contract, Setting, Variable
 from wardround.data.table import Table
 from wardround.errors import ConfigError, DataError
 from wardround.privacy.disclosure import shown_count
-from wardround.sums import Contribution, Steps, ask, people, site_function
+from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
 
 Counts = NDArray[np.int64]
 Indices = NDArray[np.int64]
@@ -206,7 +206,10 @@ def _grid_times(
 
 
 class TimeCheck(Contribution):
-    """What of a site's times, entries and events could not be analysed, and how long the times are."""
+    """What of a site's times, entries and events could not be analysed, and how long the times are.
+
+    The length is a count of sites: how many binary digits the index of a site's last time has.
+    """
 
     num_records: int = people()
     num_complete: int = people()
@@ -217,7 +220,7 @@ class TimeCheck(Contribution):
     num_unknown: int = people()
     num_off_grid: int = people()
     num_events: Counts = people("num_causes")
-    num_by_size: Counts = people(_NUM_SIZES)
+    num_sites_by_size: Array = exact(_NUM_SIZES)
 
 
 @site_function(
@@ -226,7 +229,7 @@ class TimeCheck(Contribution):
     symbols=lambda outcome, required: {"num_required": len(required), "num_causes": outcome.num_causes},
 )
 def check_times(data: Table, outcome: SurvivalOutcome, required: tuple[str, ...]) -> TimeCheck:
-    """Count the records whose times, entries or events cannot be used, the events, and times by power of two.
+    """Count the records whose times, entries or events cannot be used, and the events; tell how long the times are.
 
     Args:
         data: the site's records.
@@ -250,14 +253,17 @@ def check_times(data: Table, outcome: SurvivalOutcome, required: tuple[str, ...]
         num_unknown=int((cause < 0).sum()),
         num_off_grid=int(is_off.sum()),
         num_events=np.bincount(cause[cause > 0] - 1, minlength=outcome.num_causes).astype(np.int64),
-        num_by_size=_by_size(exits),
+        num_sites_by_size=_by_size(exits),
     )
 
 
-def _by_size(indices: NDArray[np.float64]) -> Counts:
-    """How many indices need 0, 1, 2, ... binary digits; shape (_NUM_SIZES,)."""
-    _, digits = np.frexp(np.maximum(indices, 0.0))
-    return np.bincount(np.clip(digits, 0, _NUM_SIZES - 1), minlength=_NUM_SIZES).astype(np.int64)
+def _by_size(indices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 at the number of binary digits of the largest index, else 0; shape (_NUM_SIZES,)."""
+    sizes = np.zeros(_NUM_SIZES)
+    if len(indices):
+        _, digits = np.frexp(max(float(indices.max()), 0.0))
+        sizes[min(int(digits), _NUM_SIZES - 1)] = 1.0
+    return sizes
 
 
 def prepare_survival(
@@ -373,7 +379,7 @@ def _problems(found: TimeCheck, outcome: SurvivalOutcome) -> Iterator[tuple[int,
 
 def _num_steps(found: TimeCheck, outcome: SurvivalOutcome, variable: Variable) -> int:
     """The length of the grid: the next power of two over all times, or less where the contract's range ends earlier."""
-    num_steps: int = 1 << int(np.flatnonzero(found.num_by_size).max(initial=0))
+    num_steps: int = 1 << int(np.flatnonzero(found.num_sites_by_size).max(initial=0))
     if variable.range is not None and math.isfinite(variable.range[1]):
         num_steps = min(num_steps, int(grid_index(np.array(variable.range[1]), outcome.step)) + 1)
     if num_steps > MAX_GRID_POINTS:
