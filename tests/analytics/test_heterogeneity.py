@@ -295,6 +295,16 @@ def test_wrong_options_are_refused_before_anything_is_asked(options: dict[str, A
         next(heterogeneity(**options).steps(federation(allows_site_results=False).setting))
 
 
+def test_numbers_that_few_have_are_not_compared() -> None:
+    rare = {name: frame.assign(rare=np.nan) for name, frame in SITES.items()}
+    first = next(iter(rare))
+    rare[first].loc[:2, "rare"] = [1.0, 2.0, 3.0]
+    record = federation(rare).record(heterogeneity(variables=("age", "rare")))
+    assert [(s.variable, s.kind) for s in record.result.shifts] == [("age", "covariate"), ("rare", "missing")]
+    asked = [r.ask.arguments["variables"] for r in record.record.rounds if r.ask.function.name == "moments.sums"]
+    assert asked == [("age",)]
+
+
 def test_nothing_to_compare_is_said() -> None:
     same = {name: pd.DataFrame({"x": [1.0] * 20}) for name in ("a", "b")}
     with pytest.raises(DataError, match="the same in all records"):

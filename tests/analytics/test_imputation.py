@@ -191,11 +191,11 @@ def test_numbers_are_drawn_about_their_model() -> None:
     size = chain.num_predictors("bmi")
     coefficients = np.zeros((150, 1, size))
     coefficients[:, 0, 0] = 0.4
-    sums = summed(draw, states, chain, "bmi", coefficients, coefficients, np.full(150, 0.2))
+    sums = summed(draw, states, chain, "bmi", coefficients, coefficients, np.full(150, 0.2), True)
     mean, num = sums.total.sum() / (150 * sums.num_imputed), 150 * sums.num_imputed
     assert abs(mean - 0.4) < 6 * 0.2 / np.sqrt(num)
     assert sums.square.sum() / num - mean**2 == pytest.approx(0.04, rel=0.1)
-    _, state = draw.function(
+    untraced, state = draw.function(
         TABLES["North"],
         states["North"],
         np.random.default_rng(1),
@@ -204,8 +204,11 @@ def test_numbers_are_drawn_about_their_model() -> None:
         coefficients,
         coefficients * 100,
         np.full(150, 0.2),
+        False,
     )
     assert (state.values["bmi"] == 30.0).all()  # the contract's greatest value
+    assert not untraced.total.any()
+    assert not untraced.square.any()
     assert states["North"].values["bmi"].max() < 40
     assert (states["North"].values["bmi"] != state.values["bmi"]).any()
 
@@ -226,7 +229,7 @@ def test_matching_takes_values_of_the_same_site() -> None:
     states = begun(chain)
     shape = (3, 1, chain.num_predictors("bmi"))
     coefficients = np.full(shape, 0.1)
-    args = (chain, "bmi", coefficients, coefficients, np.ones(3))
+    args = (chain, "bmi", coefficients, coefficients, np.ones(3), True)
     sums, state = draw.function(TABLES["North"], states["North"], np.random.default_rng(0), *args)
     own = TABLES["North"].numbers("bmi")
     assert np.isin(state.values["bmi"], own[~np.isnan(own)].clip(18.0, 30.0)).all()

@@ -231,14 +231,18 @@ def _cut(setting: Setting, numbers: tuple[str, ...], num_bins: int) -> Steps[dic
     first = yield from ask(magnitudes, numbers, None, 1)
     check_sizes(numbers, first.sum)
     count = first.sum.num_values.sum(axis=2)
+    floor = max(setting.disclosure.minimum_cell, 2)
+    if (count < floor).any():  # compare the others: means and quantiles of so few would tell of them
+        enough = tuple(name for name, num in zip(numbers, count[:, 0], strict=True) if num >= floor)
+        cut = (yield from _cut(setting, enough, num_bins)) if enough else {}
+        return {**dict.fromkeys(numbers), **cut}
     probabilities = tuple(float(p) for p in np.arange(1, num_bins) / num_bins)
-    floor = max(setting.disclosure.minimum_cell, 1)
     quantiles = yield from refine(numbers, first.sum, probabilities, floor=floor, tolerance=EDGE_TOLERANCE)
     bounds = np.maximum(np.abs(FIRST_EDGES[:-1]), np.abs(FIRST_EDGES[1:]))
     largest = np.where(first.sum.num_values.any(axis=1), bounds, 0.0).max(axis=1)
     scales = np.where(largest >= np.ldexp(1.0, -64), largest, 1.0)
     spread = yield from moments(numbers, count, scales, None, 1)
-    cut: dict[str, Item | None] = {}
+    cut = {}
     for row, name in enumerate(numbers):
         deviation = float(np.sqrt(spread.square_sum[row, 0] / max(int(count[row, 0]), 1)))
         edges = sorted({q.value for q in quantiles[row][0] if q.value is not None})

@@ -290,6 +290,7 @@ def draw(
     estimates: Array,
     coefficients: Array,
     deviations: Array,
+    is_traced: bool,
 ) -> tuple[Imputed, Copies]:
     """Draw the missing values of one variable from its model, in every copy.
 
@@ -302,6 +303,7 @@ def draw(
         estimates: the models' coefficients, shape (num_copies, 1 or num_levels - 1, num_predictors).
         coefficients: drawn from their posterior, same shape.
         deviations: standard deviations of a number about its model, drawn likewise, shape (num_copies,).
+        is_traced: whether the sums of what was drawn are sent; where few values are missing they could tell of a donor.
     """
     copies = _begun(state, chain, data)
     _check_coefficients(chain, target, coefficients)
@@ -310,7 +312,7 @@ def draw(
         raise DataError("deviations must be 0 or more, one a copy")
     if chain.variable(target).kind == "category":
         values = _draw_levels(data, copies, rng, chain, target, coefficients)
-        return _imputed_levels(chain, target, values), copies.with_values(target, values)
+        return _imputed_levels(chain, target, values, is_traced), copies.with_values(target, values)
     drawn = _draw_numbers(data, copies, rng, chain, target, estimates[:, 0], coefficients[:, 0], deviations)
     values = within(chain.variable(target), drawn)
     at, rows = _rows(data, copies, target)
@@ -320,8 +322,8 @@ def draw(
         num_imputed=len(rows),
         num_drawn_back=int((values != drawn).sum()),
         num_without_donors=0 if is_matched or not chain.num_donors else len(rows),
-        total=coded.sum(axis=1),
-        square=np.square(coded).sum(axis=1),
+        total=coded.sum(axis=1) * is_traced,
+        square=np.square(coded).sum(axis=1) * is_traced,
     )
     return sums, copies.with_values(target, values)
 
@@ -338,14 +340,14 @@ def _draw_levels(
     return drawn
 
 
-def _imputed_levels(chain: Chain, target: str, values: Values) -> Imputed:
+def _imputed_levels(chain: Chain, target: str, values: Values, is_traced: bool) -> Imputed:
     index = chain.variable(target).index(values.ravel()).reshape(values.shape).astype(np.float64)
     return Imputed(
         num_imputed=values.shape[1],
         num_drawn_back=0,
         num_without_donors=0,
-        total=index.sum(axis=1),
-        square=np.square(index).sum(axis=1),
+        total=index.sum(axis=1) * is_traced,
+        square=np.square(index).sum(axis=1) * is_traced,
     )
 
 
@@ -395,7 +397,7 @@ class Course:
 
 
 def impute(
-    chain: Chain, targets: tuple[str, ...], num_iterations: int, rng: np.random.Generator
+    chain: Chain, targets: tuple[str, ...], num_iterations: int, rng: np.random.Generator, minimum_cell: int
 ) -> Steps[Mapping[str, Course]]:
     """Complete every site's table in `chain.num_copies` copies; the sites keep them.
 
@@ -404,19 +406,22 @@ def impute(
         targets: those that are missing somewhere, in the order in which they are visited.
         num_iterations: how often each is visited.
         rng: of the coefficients' draws.
+        minimum_cell: fewest missing values whose imputations' mean and spread are asked for.
 
     Raises:
         ModelError: a variable has no more values than its model has coefficients.
         ConvergenceError: the model of a category did not settle.
     """
-    yield from ask(begin, chain)
+    begun = yield from ask(begin, chain)
+    sizes = dict(zip((v.name for v in chain.variables), begun.sum.num_imputed, strict=True))
     warm: dict[str, Values] = {}
     visits: dict[str, list[Imputed]] = {name: [] for name in targets}
     for _ in range(num_iterations):
         for name in targets:
             posterior = yield from _posterior(chain, name, warm)
             coefficients, deviations = posterior.draw(rng)
-            total = yield from ask(draw, chain, name, posterior.estimates, coefficients, deviations)
+            is_traced = bool(sizes[name] >= minimum_cell)
+            total = yield from ask(draw, chain, name, posterior.estimates, coefficients, deviations, is_traced)
             visits[name].append(total.sum)
     return {name: _course(chain, name, sums) for name, sums in visits.items()}
 

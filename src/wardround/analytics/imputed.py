@@ -252,7 +252,7 @@ def _attempt(setting: Setting, options: _Options) -> Steps[ImputedResult]:
     rng = np.random.default_rng(options.seed)
     courses: Mapping[str, Course] = {}
     if targets:
-        courses = yield from impute(chain, targets, options.num_iterations, rng)
+        courses = yield from impute(chain, targets, options.num_iterations, rng, setting.disclosure.minimum_cell)
         fits = []
         for copy in range(options.num_imputations):
             fits.append((yield from on_copy(options.model.steps(setting), copy)))
