@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lifelines import CoxPHFitter
 
 from tests.analytics.pooled import fit_pooled
 from wardround.analytics.glm import glm
@@ -248,7 +249,7 @@ def test_one_site_is_no_meta_analysis() -> None:
 def test_failed_federated_fit_is_said() -> None:
     sites = {name: frame.assign(died=1 if name == "hospital 2" else frame.died) for name, frame in SITES.items()}
     result = run("died ~ age", sites, family="binomial")
-    assert any("with site intercepts failed: separation" in note for note in result.notes)
+    assert any("with an intercept for each site failed: separation" in note for note in result.notes)
     assert result.coefficient("age").exact is not None  # fitted with one intercept for all sites instead
 
 
@@ -343,3 +344,113 @@ def test_a_site_without_a_slot_is_told() -> None:
     arguments = {**rounds[-1].round.ask.arguments, "sites": ("elsewhere",)}
     with pytest.raises(DataError, match="no slot"):
         glm_estimates(federation.data["hospital 2"], **arguments)
+
+
+def make_survival(num_sites: int = 4, seed: int = 9) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    sites = {}
+    for i in range(num_sites):
+        n = int(rng.integers(150, 300))
+        frame = pd.DataFrame(
+            {
+                "age": rng.normal(60 + 2 * i, 9, n).round(),
+                "sex": rng.choice(["F", "M"], n),
+                "arm": rng.integers(0, 2, n),
+            }
+        )
+        hazard = np.exp(0.03 * (frame.age - 60) + (0.4 + 0.3 * rng.normal()) * (frame.sex == "M")) / (200 + 60 * i)
+        time, censored = rng.exponential(1 / hazard), rng.uniform(50, 500, n)
+        frame["days"] = np.ceil(np.minimum(time, censored)).astype(int)
+        frame["died"] = (time <= censored).astype(int)
+        frame["entry"] = np.floor(frame.days * rng.uniform(0, 0.5, n)).astype(int)
+        sites[f"hospital {i + 1}"] = frame
+    return sites
+
+
+SURVIVAL = make_survival()
+OWN_COX = {"model": "cox", "time": "days", "event": "died"}
+
+
+def own_cox(frame: pd.DataFrame, **options: Any) -> Any:
+    given_ = frame.assign(**{"sex[T.M]": (frame.sex == "M").astype(float)})
+    kept = [
+        "age",
+        "sex[T.M]",
+        "days",
+        "died",
+        *options.get("strata", []),
+        *([options["entry_col"]] if options.get("entry_col") else []),
+    ]
+    fitter = CoxPHFitter()
+    settings_ = {"precision": 1e-18, "r_precision": 1e-18, "step_size": 1.0}
+    return fitter.fit(given_[kept], "days", "died", fit_options=settings_, **options)
+
+
+@pytest.mark.parametrize("kind", ["plain", "entry", "strata"])
+def test_equals_the_sites_own_cox_fit(kind: str) -> None:
+    extras: dict[str, Any] = {"entry": {"entry": "entry"}, "strata": {"strata": ("arm",)}}.get(kind, {})
+    theirs: dict[str, Any] = {"entry": {"entry_col": "entry"}, "strata": {"strata": ["arm"]}}.get(kind, {})
+    result = run("age + sex", SURVIVAL, **OWN_COX, **extras)
+    fits = [own_cox(frame, **theirs) for frame in SURVIVAL.values()]
+    for c in result.coefficients:
+        np.testing.assert_allclose(c.combination.estimates, [fit.params_[c.term] for fit in fits], rtol=1e-8)
+        errors = [fit.standard_errors_[c.term] for fit in fits]
+        np.testing.assert_allclose(c.combination.standard_errors, errors, rtol=1e-8)
+    told = [(fit.num_records, fit.num_events) for fit in result.sites]
+    assert told == [(len(frame), int(frame.died.sum())) for frame in SURVIVAL.values()]
+    assert result.ratio_name == "Hazard ratio"
+    pooled = pd.concat([frame.assign(hospital=i) for i, frame in enumerate(SURVIVAL.values())])
+    theirs["strata"] = ["hospital", *theirs.get("strata", [])]
+    exact = own_cox(pooled, **theirs)
+    for c in result.coefficients:
+        assert c.exact is not None
+        assert c.exact.estimate == pytest.approx(exact.params_[c.term], rel=1e-8)
+        assert c.exact.standard_error == pytest.approx(exact.standard_errors_[c.term], rel=1e-8)
+    assert "the federated fit has a baseline hazard for each site" in result.notes
+
+
+def test_unfitted_sites_of_a_cox_model_are_named() -> None:
+    sites = {name: frame.copy() for name, frame in make_survival(6).items()}
+    sites["hospital 1"]["died"] = 0
+    sites["hospital 2"]["sex"] = "F"
+    sites["hospital 3"].loc[sites["hospital 3"].sex == "M", "died"] = 0
+    sites["hospital 4"]["died"] = (np.arange(len(sites["hospital 4"])) < 2).astype(int)
+    result = run("age + sex", sites, **OWN_COX, compare=False)
+    status = [fit.status for fit in result.sites]
+    assert "nobody had the event" in status[0]
+    assert status[1] == "a column is constant there (sex[T.M])"
+    assert "separation" in status[2]
+    assert "events than the model needs" in status[3]
+    assert [fit.is_fitted for fit in result.sites] == [False] * 4 + [True] * 2
+    held = run("age + sex", sites, rules=FLOOR_OF_3, **OWN_COX, compare=False)
+    assert "smaller than the disclosure rules" in held.sites[3].status
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formula": "age", "model": "cox"}, "time, event"),
+        ({"formula": "age", **OWN_COX, "family": "binomial"}, "are a glm's"),
+        ({"formula": "died ~ age", "family": "binomial", "time": "days"}, "set model = 'cox'"),
+        ({"formula": "1", **OWN_COX}, "predictors"),
+        ({"formula": "0 + age", **OWN_COX}, "predictors"),
+        ({"formula": "age", **OWN_COX, "strata": ("site",)}, "leave 'site' out"),
+        ({"formula": "age", **OWN_COX, "strata": ("age",)}, "strata"),
+        ({"formula": "age", **OWN_COX, "event": "dead"}, "dead"),
+        ({"formula": "years", **OWN_COX}, "years"),
+    ],
+)
+def test_wrong_options_of_a_cox_model_are_refused(options: dict[str, Any], message: str) -> None:
+    asked: list[Any] = []
+    federation = simulate(SURVIVAL, disclosure="none", progress=asked.append)
+    with pytest.raises(ConfigError, match=message):
+        federation.run(meta_analysis(**options))
+    assert asked == []
+
+
+def test_cox_model_keeps_to_the_workflow_contract() -> None:
+    federation = simulate(make_survival(2), disclosure="none")
+    model = meta_analysis(formula="age", **OWN_COX)  # type: ignore[arg-type]
+    result = check_workflow(model, federation.data, federation.setting, max_crashes=1)
+    assert "a Cox model" in result.methods()
+    result.plot().canvas.draw()

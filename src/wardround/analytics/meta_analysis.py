@@ -8,28 +8,27 @@ records would give; a report can show both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.families import FAMILIES, FamilyName, LinkName
-from wardround.analytics.glm import glm, in_own_units
-from wardround.analytics.glm_result import GLMResult, unstandardise
-from wardround.analytics.glm_sums import Model
+from wardround.analytics.cox_result import HazardRatio
+from wardround.analytics.cox_risk import Ties
+from wardround.analytics.families import FamilyName, LinkName
+from wardround.analytics.glm_result import Coefficient
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.meta_analysis_combine import CombinedEstimate, TauMethod, combine, combine_vectors
+from wardround.analytics.meta_analysis_models import Collected, CoxSites, GLMSites, SiteModel
 from wardround.analytics.meta_analysis_result import MetaAnalysisResult, MetaCoefficient, SiteFit
-from wardround.analytics.preparation import Extras, Prepared, prepare
-from wardround.analytics.site_estimates import FITTED, STATUSES, SiteEstimates, glm_estimates
+from wardround.analytics.preparation import Prepared
+from wardround.analytics.site_estimates import FITTED, STATUSES, SiteEstimates, cox_estimates, glm_estimates
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Setting
 from wardround.errors import ConfigError, ModelError
-from wardround.sums import Steps, Total, ask, workflow
+from wardround.sums import Steps, Total, workflow
 
 Values = NDArray[np.float64]
-ModelName: TypeAlias = Literal["glm"]
-
 _FEW_SITES = 5
 # Below this many sites the variance between them is hardly known.
 
@@ -38,10 +37,17 @@ _FEW_SITES = 5
 def meta_analysis(
     setting: Setting,
     formula: str,
-    model: ModelName = "glm",
+    model: Literal["glm", "cox"] = "glm",
     family: FamilyName = "gaussian",
     link: LinkName | None = None,
     offset: str | None = None,
+    time: str | None = None,
+    event: str | None = None,
+    event_level: str | None = None,
+    entry: str | None = None,
+    grid: float | None = None,
+    ties: Ties = "efron",
+    strata: tuple[str, ...] = (),
     method: TauMethod = "REML",
     knapp_hartung: bool = False,
     compare: bool = True,
@@ -54,59 +60,77 @@ def meta_analysis(
 
     Args:
         setting: contract, sites and disclosure rules.
-        formula: `outcome ~ predictors`; its columns (levels, knots, means) are found over all sites together.
+        formula: as `glm` or `cox` take it; its columns (levels, knots, means) are found over all sites together.
         model: what each site fits.
-        family: distribution of the outcome.
+        family: distribution of a glm's outcome.
         link: None for the family's canonical link.
-        offset: expression added to the linear predictor.
+        offset: expression added to a glm's linear predictor.
+        time: of a Cox model, as are `event`, `event_level`, `entry`, `grid`, `ties` and `strata`; see `cox`.
+        event: variable that says how follow-up ended.
+        event_level: its value that counts as the event.
+        entry: variable that says after which time a record was under observation.
+        grid: distance of two times that are told apart.
+        ties: method for tied events.
+        strata: variables whose combined levels have baseline hazards of their own, within each site.
         method: how the variance between sites is estimated: "DL", "REML", "ML", "PM" or "EB".
         knapp_hartung: whether the random-effects intervals are Knapp and Hartung's.
         compare: whether the model is fitted to the records of all sites together, too.
-        site_intercepts: whether each site has an intercept of its own in that fit, as in the meta-analysis.
+        site_intercepts: whether each site has an intercept (a Cox model: a baseline hazard) of its own in that fit, as
+            it has in the meta-analysis.
         confidence: of the intervals.
 
     Raises:
         ConfigError: an option or the formula is wrong, or the rules allow no site's results; nothing was asked.
-        DataError: the outcome does not fit the family, or nothing is left to compute on.
+        DataError: the outcome does not fit the model, or nothing is left to compute on.
         ModelError: fewer than two sites could fit the model; says why.
 
     Guarantees:
         combines_the_sites_own_fits: estimates are what `combine` makes of the models that the sites would fit alone.
         unfitted_sites_are_named: a site whose own fit fails is left out, and the reason stands in the notes.
     """
+    _check_setting(setting, confidence)
+    survival = (time, event, event_level, entry, grid, strata)
+    kind: SiteModel
+    if model == "cox":
+        if (family, link, offset) != ("gaussian", None, None):
+            raise ConfigError("family, link, offset: are a glm's; leave them out with model = 'cox'")
+        if time is None or event is None:
+            raise ConfigError("time, event: name both variables with model = 'cox'")
+        kind = CoxSites(
+            formula=formula,
+            time=time,
+            event=event,
+            event_level=event_level,
+            entry=entry,
+            grid=grid,
+            ties=ties,
+            strata=strata,
+            confidence=confidence,
+        )
+    elif survival != (None, None, None, None, None, ()):
+        raise ConfigError("time, event, event_level, entry, grid, strata: are a Cox model's; set model = 'cox'")
+    else:
+        kind = GLMSites.of(formula, family, link, offset, confidence)
+    kind.check(setting)
     options = _Options(
-        formula=formula,
-        model=_model(family, link),
-        offset=offset,
         method=method,
         knapp_hartung=knapp_hartung,
         compare=compare,
         site_intercepts=site_intercepts,
         confidence=confidence,
     )
-    _check_setting(setting, confidence)
-    return (yield from with_steady_sites(lambda: _attempt(setting, options), len(setting.sites)))
+    return (yield from with_steady_sites(lambda: _attempt(setting, kind, options), len(setting.sites)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Options:
-    """The options of `meta_analysis`, checked."""
+    """What `meta_analysis` does with the sites' fits."""
 
-    formula: str
-    model: Model
-    offset: str | None
     method: TauMethod
     knapp_hartung: bool
     compare: bool
     site_intercepts: bool
     confidence: float
-
-
-def _model(family: FamilyName, link: LinkName | None) -> Model:
-    allowed = FAMILIES[family].links
-    if link is not None and link not in allowed:
-        raise ConfigError(f"link: a {family} model has the links {', '.join(allowed)}, got {link!r}")
-    return Model(family=family, link=link or allowed[0])
 
 
 def _check_setting(setting: Setting, confidence: float) -> None:
@@ -122,17 +146,13 @@ def _check_setting(setting: Setting, confidence: float) -> None:
         raise ConfigError(f"confidence: must be in [0.5, 1), got {confidence}")
 
 
-def _attempt(setting: Setting, options: _Options) -> Steps[MetaAnalysisResult]:
+def _attempt(setting: Setting, kind: SiteModel, options: _Options) -> Steps[MetaAnalysisResult]:
     """Prepare the columns, collect the sites' fits, combine them, and fit all records, over one set of sites."""
-    model = options.model
-    prepared = yield from prepare(setting, options.formula, Extras(offset=options.offset))
-    own, units = in_own_units(prepared, model)
-    floor = setting.disclosure.minimum_cell
-    total = yield from ask(glm_estimates, setting.sites, own.design, own.frame, model, floor)
-    fits = site_fits(setting, total, own)
-    estimates = _raw_scale(setting, total.sum, fits, unstandardise(own) / units.predictor)
-    exact, remarks = (yield from _exact(setting, options)) if options.compare else ({}, ())
-    return _result(options, own, fits, estimates, exact, remarks)
+    collected = yield from kind.collect(setting)
+    fits = site_fits(setting, collected.total, collected.prepared)
+    own = _raw_scale(setting, collected.total.sum, fits, collected.matrix)
+    exact, remarks = (yield from _exact(setting, kind, options)) if options.compare else ({}, ())
+    return _result(kind, options, collected, fits, own, exact, remarks)
 
 
 def site_fits(setting: Setting, total: Total[SiteEstimates], prepared: Prepared) -> tuple[SiteFit, ...]:
@@ -176,47 +196,39 @@ def _raw_scale(
     return sums.estimates[slots] @ matrix.T, np.array(covariances)
 
 
-def _exact(setting: Setting, options: _Options) -> Steps[tuple[dict[str, CombinedEstimate], tuple[str, ...]]]:
+def _exact(
+    setting: Setting, kind: SiteModel, options: _Options
+) -> Steps[tuple[dict[str, CombinedEstimate], tuple[str, ...]]]:
     """The coefficients of the fit to all records, by name, and remarks on it."""
-    choices = (True, False) if options.site_intercepts else (False,)
     failures: list[str] = []
-    for has_site_intercepts in choices:
-        fit = glm(
-            formula=options.formula,
-            family=options.model.family,
-            link=options.model.link,
-            offset=options.offset,
-            site_intercepts=has_site_intercepts,
-            aliased="drop",
-            confidence=options.confidence,
-        )
+    for has_own in (True, False) if options.site_intercepts else (False,):
+        what = kind.site_parts if has_own else kind.common_part
         try:
-            result = yield from fit.steps(setting)
+            terms = yield from kind.exact(setting, has_own)
         except ModelError as error:
-            failures.append(f"the federated fit{' with site intercepts' * has_site_intercepts} failed: {error}")
+            failures.append(f"the federated fit with {what} failed: {error}")
             continue
-        kind = "an intercept for each site" if has_site_intercepts else "one intercept for all sites"
-        return _by_name(result), (*failures, f"the federated fit has {kind}")
+        # With an intercept for each site, the one that has no site's name is the first site's.
+        found = {c.term: _as_estimate(c) for c in terms if c.term != "Intercept" or not has_own}
+        return found, (*failures, f"the federated fit has {what}")
     return {}, tuple(failures)
 
 
-def _by_name(result: GLMResult) -> dict[str, CombinedEstimate]:
-    return {
-        c.term: CombinedEstimate(
-            estimate=c.estimate,
-            standard_error=c.standard_error,
-            statistic=c.statistic,
-            p_value=c.p_value,
-            low=c.low,
-            high=c.high,
-        )
-        for c in result.terms
-    }
+def _as_estimate(c: Coefficient | HazardRatio) -> CombinedEstimate:
+    return CombinedEstimate(
+        estimate=c.estimate,
+        standard_error=c.standard_error,
+        statistic=c.statistic,
+        p_value=c.p_value,
+        low=c.low,
+        high=c.high,
+    )
 
 
 def _result(
+    kind: SiteModel,
     options: _Options,
-    prepared: Prepared,
+    collected: Collected,
     fits: tuple[SiteFit, ...],
     own: tuple[Values, Values],
     exact: dict[str, CombinedEstimate],
@@ -226,8 +238,7 @@ def _result(
     labels = [fit.site for fit in fits if fit.is_fitted]
     together, spread = combine_vectors(estimates, covariances)
     coefficients = []
-    for j, column in enumerate(prepared.design.columns):
-        is_shifted = column.name == "Intercept" and options.site_intercepts
+    for j, column in enumerate(collected.prepared.design.columns):
         combination = combine(
             estimates[:, j],
             np.sqrt(covariances[:, j, j]),
@@ -242,28 +253,28 @@ def _result(
                 combination=combination,
                 together_estimate=float(together[j]),
                 together_standard_error=float(np.sqrt(spread[j, j])),
-                exact=None if is_shifted else exact.get(column.name),
+                exact=exact.get(column.name),
             )
         )
     return MetaAnalysisResult(
-        formula=options.formula,
-        model="glm",
-        family=options.model.family,
-        link=options.model.link,
-        outcome=prepared.outcome_name,
+        formula=kind.formula,
+        model=kind.model_name,
+        family=kind.family_name,
+        link=kind.link_name,
+        outcome=collected.outcome,
         sites=fits,
         coefficients=tuple(coefficients),
         method=options.method,
         knapp_hartung=options.knapp_hartung,
         confidence=options.confidence,
-        notes=_notes(prepared, fits, coefficients, remarks),
+        notes=_notes(collected, fits, coefficients, remarks),
     )
 
 
 def _notes(
-    prepared: Prepared, fits: tuple[SiteFit, ...], coefficients: list[MetaCoefficient], remarks: tuple[str, ...]
+    collected: Collected, fits: tuple[SiteFit, ...], coefficients: list[MetaCoefficient], remarks: tuple[str, ...]
 ) -> tuple[str, ...]:
-    notes = list(prepared.notes)
+    notes = list(collected.notes)
     for fit in fits:
         if not fit.is_fitted:
             notes.append(f"{fit.site} is left out of the meta-analysis: {fit.status}")
@@ -279,4 +290,4 @@ def _notes(
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.
-__all__ = ["glm_estimates", "meta_analysis", "site_fits"]
+__all__ = ["cox_estimates", "glm_estimates", "meta_analysis", "site_fits"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Design, Frame, complete_rows
+from wardround.analytics.design import Design, Frame, num_complete_rows
 from wardround.analytics.glm_sums import check_columns
 from wardround.analytics.linear import pack_symmetric
 from wardround.analytics.mixed_integral import CURVES, MixedFamily, records_of, site_mode
@@ -38,7 +38,7 @@ def _sizes(sites: tuple[str, ...], random: tuple[int, ...], **_: Any) -> dict[st
     symbols=_sizes,
     parameters=lambda random, **_: len(random),
     per_site=True,
-    rows=lambda data, frame, **_: len(complete_rows(data, frame.required)),
+    rows=num_complete_rows,
 )
 def site_effects(
     data: Table,

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from wardround.analytics.design import Design, Frame, complete_rows, evaluate_blocks
+from wardround.analytics.design import Design, Frame, evaluate_blocks, num_complete_rows
 from wardround.analytics.glm_sums import check_columns
 from wardround.analytics.linear import pack_symmetric, unpack_symmetric
 from wardround.analytics.mixed_linear import check_random, factor_of, num_theta, theta_places
@@ -140,7 +140,7 @@ def records_of(data: Table, design: Design, frame: Frame, random: tuple[int, ...
     version=1,
     symbols=_sizes,
     parameters=lambda design, **_: design.num_columns,
-    rows=lambda data, frame, **_: len(complete_rows(data, frame.required)),
+    rows=num_complete_rows,
 )
 def integral_terms(
     data: Table,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Design, Frame, complete_rows, evaluate_blocks
+from wardround.analytics.design import Design, Frame, evaluate_blocks, num_complete_rows
 from wardround.analytics.glm_sums import check_columns
 from wardround.analytics.linear import pack_symmetric, solve_symmetric, unpack_symmetric
 from wardround.analytics.mixed_newton import Point
@@ -84,7 +84,7 @@ def _sizes(design: Design, random: tuple[int, ...], **_: Any) -> dict[str, float
     version=1,
     symbols=_sizes,
     parameters=lambda design, **_: design.num_columns,
-    rows=lambda data, frame, **_: len(complete_rows(data, frame.required)),
+    rows=num_complete_rows,
 )
 def linear_terms(
     data: Table, design: Design, frame: Frame, random: tuple[int, ...], theta: Array, start: Array

@@ -7,18 +7,30 @@ these asks need the rule `allows_site_results`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Design, Frame, Level, complete_rows, evaluate_blocks
+from wardround.analytics.cox_fit import SiteRiskSets, fit_cox, independent
+from wardround.analytics.cox_risk import RiskFrame, Ties
+from wardround.analytics.design import (
+    Design,
+    Frame,
+    Level,
+    complete_rows,
+    evaluate_blocks,
+    feature_values,
+    num_complete_rows,
+)
 from wardround.analytics.families import FAMILIES
 from wardround.analytics.glm_fit import fit_model
 from wardround.analytics.glm_sums import Model, first_terms
 from wardround.analytics.linear import independent_columns, pack_symmetric, solve_symmetric, unpack_symmetric
 from wardround.analytics.preparation import Prepared
+from wardround.analytics.survival_time import survival_rows
 from wardround.data.table import Table
 from wardround.errors import ConvergenceError, DataError, ModelError, RankDeficiencyError, SeparationError
 from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
@@ -30,8 +42,8 @@ FITTED = "fitted"
 STATUSES = (
     FITTED,
     "no complete record",
-    "fewer records than the model needs",
-    "the outcome is the same in all of its records",
+    "fewer records or events than the model needs",
+    "the outcome is the same in all of its records, or nobody had the event",
     "a group of its records is smaller than the disclosure rules allow",
     "a column is constant there",
     "columns are combinations of each other there",
@@ -90,7 +102,7 @@ class Estimate:
     symbols=estimate_sizes,
     parameters=lambda design, **_: design.num_columns,
     per_site=True,
-    rows=lambda data, frame, **_: len(complete_rows(data, frame.required)),
+    rows=num_complete_rows,
 )
 def glm_estimates(
     data: Table, sites: tuple[str, ...], design: Design, frame: Frame, model: Model, minimum_cell: int
@@ -114,23 +126,72 @@ def glm_estimates(
         equals_the_sites_own_fit: estimates and covariance are those of the same model fitted to its table alone.
         estimates_of_small_groups_stay: where a group is smaller than `minimum_cell`, nothing but that is told.
     """
-    counts = count_groups(data, design, frame, is_binary=model.family == "binomial")
+    outcome = feature_values(data, frame.outcome)
+    is_event = np.zeros(data.num_records, bool)
+    if model.family == "binomial":
+        rows = complete_rows(data, frame.required)
+        is_event[rows] = outcome(rows) == 1
+    counts = count_groups(data, design, frame, is_event, is_split=model.family == "binomial")
     estimate = _refusal(counts, design, minimum_cell)
     if estimate is None:
-        coefficients = covariance = None
-        status = 0
-        try:
-            coefficients, covariance = run_locally(_fit(design, frame, model, counts), data, data.site)
-        except ModelError as error:
-            status = _status_of(error)
-        estimate = Estimate(
-            status=status,
-            coefficients=coefficients,
-            covariance=covariance,
-            num_records=counts.num_records,
-            num_events=counts.num_events,
-        )
+        steps = _fit_glm(design, frame, model, counts)
+        estimate = _estimate(counts, lambda: run_locally(steps, data, data.site))
     return in_slot(estimate, data.site, sites, design.num_columns)
+
+
+@site_function(
+    "site_estimates.cox",
+    version=1,
+    symbols=estimate_sizes,
+    parameters=lambda design, **_: design.num_columns,
+    per_site=True,
+    rows=num_complete_rows,
+)
+def cox_estimates(
+    data: Table, sites: tuple[str, ...], design: Design, frame: Frame, risk: RiskFrame, ties: Ties, minimum_cell: int
+) -> SiteEstimates:
+    """This site's own Cox model, in its slot.
+
+    Args:
+        data: the site's records.
+        sites: whose slots there are.
+        design: the columns, the same at all sites.
+        frame: the rows.
+        risk: times, events and strata.
+        ties: method for tied events.
+        minimum_cell: as in `glm_estimates`; the event takes the place of the binary outcome.
+
+    Raises:
+        DataError: the site has no slot.
+
+    Guarantees:
+        equals_the_sites_own_cox_fit: estimates and covariance are those of the same model fitted to its table alone.
+    """
+    rows = complete_rows(data, frame.required)
+    is_event = np.zeros(data.num_records, bool)
+    is_event[rows] = survival_rows(data, risk.outcome, rows).cause > 0
+    found = count_groups(data, design, frame, is_event, is_split=True)
+    counts = replace(found, is_constant_outcome=found.num_events == 0, num_needed=found.num_events)
+    estimate = _refusal(counts, design, minimum_cell)
+    if estimate is None:
+        steps = _fit_cox(design, frame, risk, ties, counts)
+        estimate = _estimate(counts, lambda: run_locally(steps, data, data.site))
+    return in_slot(estimate, data.site, sites, design.num_columns)
+
+
+def _estimate(counts: Groups, fit: Callable[[], tuple[Values, Values]]) -> Estimate:
+    """A fit, or why there is none, with the site's counts."""
+    try:
+        coefficients, covariance = fit()
+    except ModelError as error:
+        return Estimate(status=_status_of(error), num_records=counts.num_records, num_events=counts.num_events)
+    return Estimate(
+        status=0,
+        coefficients=coefficients,
+        covariance=(covariance + covariance.T) / 2,
+        num_records=counts.num_records,
+        num_events=counts.num_events,
+    )
 
 
 def in_slot(estimate: Estimate, site: str, sites: tuple[str, ...], num_columns: int) -> SiteEstimates:
@@ -160,7 +221,8 @@ class Groups:
 
     Attributes:
         num_records: all.
-        num_events: outcomes that are 1, of a binary outcome; else 0.
+        num_events: outcomes that are 1, of a binary outcome, or events; else 0.
+        num_needed: what the number of columns must stay below: records, or events of a survival model.
         outcome_mean: weighted mean of the outcome.
         is_constant_outcome: whether it is the same in all.
         constant: columns (but for the intercept) that are the same in all, their numbers from 0.
@@ -169,45 +231,51 @@ class Groups:
 
     num_records: int
     num_events: int
+    num_needed: int
     outcome_mean: float
     is_constant_outcome: bool
     constant: tuple[int, ...]
     smallest: int
 
 
-def count_groups(data: Table, design: Design, frame: Frame, *, is_binary: bool) -> Groups:
-    """Count the groups that a site's own coefficients would tell of."""
+def count_groups(data: Table, design: Design, frame: Frame, is_event: NDArray[np.bool_], *, is_split: bool) -> Groups:
+    """Count the groups that a site's own coefficients would tell of.
+
+    Args:
+        data: the site's records.
+        design: the columns.
+        frame: the rows, and the numbers beside the columns.
+        is_event: which records have the event, shape (num_records,).
+        is_split: whether the coefficients compare records with and without it, so that each group is counted twice.
+    """
     rows = complete_rows(data, frame.required)
     low, high = np.full(design.num_columns, np.inf), np.full(design.num_columns, -np.inf)
-    parts = []
+    least, most = np.inf, -np.inf
     weight = weighted = 0.0
     for block in evaluate_blocks(data, design, frame):
         low, high = np.minimum(low, block.x.min(axis=0)), np.maximum(high, block.x.max(axis=0))
-        parts.append(block.y)
+        least, most = min(least, float(block.y.min())), max(most, float(block.y.max()))
         weight += float(block.case_weight.sum())
         weighted += float(block.case_weight @ block.y)
-    y = np.concatenate(parts) if parts else np.zeros(0)
-    is_event = y == 1 if is_binary else np.zeros(len(y), bool)
-    counts = [len(rows), *([int(is_event.sum()), int((~is_event).sum())] if is_binary else [])]
-    counts += _level_counts(data, design, rows, is_event, is_binary)
-    counts += _two_valued_counts(data, design, frame, (low, high), is_binary)
+    groups = [is_event, ~is_event] if is_split else [np.ones(data.num_records, bool)]
+    counts = [len(rows), *(int(group[rows].sum()) for group in groups)]
+    counts += _level_counts(data, design, [rows[group[rows]] for group in groups])
+    counts += _two_valued_counts(data, design, frame, (low, high), groups)
     constant = [j for j, column in enumerate(design.columns) if column.features and not high[j] > low[j]]
     return Groups(
         num_records=len(rows),
-        num_events=int(is_event.sum()),
+        num_events=int(is_event[rows].sum()),
+        num_needed=len(rows),
         outcome_mean=weighted / weight if weight > 0 else 0.0,
-        is_constant_outcome=bool(len(y) == 0 or np.ptp(y) == 0),
+        is_constant_outcome=not most > least,
         constant=tuple(constant),
         smallest=min((count for count in counts if count), default=0),
     )
 
 
-def _level_counts(
-    data: Table, design: Design, rows: NDArray[np.intp], is_event: NDArray[np.bool_], is_binary: bool
-) -> list[int]:
+def _level_counts(data: Table, design: Design, groups: list[NDArray[np.intp]]) -> list[int]:
     """Records of every level of the categories in the design, the reference level's among them."""
     names = {feature.variable for c in design.columns for feature in c.features if isinstance(feature, Level)}
-    groups = [rows, rows[is_event], rows[~is_event]] if is_binary else [rows]
     counts: list[int] = []
     for name in sorted(names):
         is_coded = data.contract.variable(name).category_levels is not None
@@ -218,21 +286,17 @@ def _level_counts(
 
 
 def _two_valued_counts(
-    data: Table, design: Design, frame: Frame, ends: tuple[Values, Values], is_binary: bool
+    data: Table, design: Design, frame: Frame, ends: tuple[Values, Values], groups: list[NDArray[np.bool_]]
 ) -> list[int]:
     """Records at either value of the columns that have but two (a number coded 0 and 1, an interaction of levels)."""
     low, high = ends
-    counts = np.zeros((4, design.num_columns), np.int64)
+    counts = np.zeros((2 * len(groups), design.num_columns), np.int64)
     is_two_valued = np.ones(design.num_columns, bool)
     for block in evaluate_blocks(data, design, frame):
         at_low, at_high = block.x == low, block.x == high
         is_two_valued &= (at_low | at_high).all(axis=0)
-        is_event = (block.y == 1)[:, None]
-        counts += [(at & group).sum(axis=0) for at in (at_low, at_high) for group in (is_event, ~is_event)]
-    kept = counts[:, is_two_valued & (high > low)]
-    if not is_binary:
-        kept = kept[[0, 2]] + kept[[1, 3]]
-    return [int(count) for count in kept.ravel()]
+        counts += [(at & group[block.rows][:, None]).sum(axis=0) for at in (at_low, at_high) for group in groups]
+    return [int(count) for count in counts[:, is_two_valued & (high > low)].ravel()]
 
 
 def _refusal(counts: Groups, design: Design, minimum_cell: int) -> Estimate | None:
@@ -242,10 +306,10 @@ def _refusal(counts: Groups, design: Design, minimum_cell: int) -> Estimate | No
     if counts.smallest < minimum_cell:
         return Estimate(status=_SMALL)
     status, column = 0, 0
-    if counts.num_records <= design.num_columns:
-        status = _FEW
-    elif counts.is_constant_outcome:
+    if counts.is_constant_outcome:
         status = _CONSTANT_OUTCOME
+    elif counts.num_needed <= design.num_columns:
+        status = _FEW
     elif counts.constant:
         status, column = _CONSTANT_COLUMN, counts.constant[0] + 1
     if not status:
@@ -264,13 +328,9 @@ def _status_of(error: ModelError) -> int:
     return _FEW
 
 
-def _fit(design: Design, frame: Frame, model: Model, counts: Groups) -> Steps[tuple[Values, Values]]:
-    """Coefficients of the standardised columns and their model-based covariance.
-
-    Raises:
-        ModelError: rank deficiency, separation, no convergence, a perfect fit.
-    """
-    prepared = Prepared(
+def _prepared(design: Design, frame: Frame, counts: Groups) -> Prepared:
+    """A design as the federated iteration takes it."""
+    return Prepared(
         design=design,
         frame=frame,
         terms=(),
@@ -283,9 +343,18 @@ def _fit(design: Design, frame: Frame, model: Model, counts: Groups) -> Steps[tu
         num_missing={},
         notes=(),
     )
+
+
+def _fit_glm(design: Design, frame: Frame, model: Model, counts: Groups) -> Steps[tuple[Values, Values]]:
+    """Coefficients of the standardised columns and their model-based covariance.
+
+    Raises:
+        ModelError: rank deficiency, separation, no convergence, a perfect fit.
+    """
     first = (yield from ask(first_terms, design, frame, model, counts.outcome_mean)).sum
     if len(independent_columns(unpack_symmetric(first.gram))) < design.num_columns:
         raise RankDeficiencyError("columns are combinations of each other")
+    prepared = _prepared(design, frame, counts)
     fit = yield from fit_model(prepared, model, np.zeros(design.num_columns), first)
     sums = fit.total.sum
     has_scale = FAMILIES[model.family].has_scale
@@ -293,4 +362,18 @@ def _fit(design: Design, frame: Frame, model: Model, counts: Groups) -> Steps[tu
     covariance = dispersion * solve_symmetric(fit.gram, np.eye(design.num_columns))
     if not (np.diag(covariance) > 0).all():
         raise ModelError("the model fits perfectly, which leaves no standard error")
-    return fit.coefficients, (covariance + covariance.T) / 2
+    return fit.coefficients, covariance
+
+
+def _fit_cox(design: Design, frame: Frame, risk: RiskFrame, ties: Ties, counts: Groups) -> Steps[tuple[Values, Values]]:
+    """As `_fit_glm`, of the Cox model.
+
+    Raises:
+        ModelError: rank deficiency within the risk sets, monotone likelihood, no convergence.
+    """
+    prepared, sets = _prepared(design, frame, counts), SiteRiskSets(risk=risk, ties=ties)
+    start = yield from sets.at(prepared, np.zeros(design.num_columns))
+    if len(independent(start)) < design.num_columns:
+        raise RankDeficiencyError("columns are combinations of each other within the risk sets")
+    fit = yield from fit_cox(prepared, sets, start, np.zeros(design.num_columns))
+    return fit.end.coefficients, solve_symmetric(fit.end.curvature, np.eye(design.num_columns))

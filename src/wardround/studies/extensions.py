@@ -19,6 +19,9 @@ from wardround.sums import Vocabulary
 ENTRY_POINT_GROUP = "wardround.analyses"
 BUILT_IN = (
     "wardround.analytics.census",
+    "wardround.analytics.compare_means",
+    "wardround.analytics.contingency",
+    "wardround.analytics.correlation",
     "wardround.analytics.cox",
     "wardround.analytics.cumulative_incidence",
     "wardround.analytics.describe",
@@ -29,9 +32,11 @@ BUILT_IN = (
     "wardround.analytics.imputation_tables",
     "wardround.analytics.imputed",
     "wardround.analytics.kaplan_meier",
+    "wardround.analytics.kmeans",
     "wardround.analytics.meta_analysis",
     "wardround.analytics.mixed",
     "wardround.analytics.moments",
+    "wardround.analytics.pca",
     "wardround.analytics.preparation",
     "wardround.analytics.quantiles",
     "wardround.analytics.survival_time",
