@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wardround.report.tables import Cell, count_text, number_text, table_view
+from wardround.report.tables import Cell, count_text, number_text, sentence, table_view
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -56,14 +56,14 @@ def texts(view):
 def test_an_index_heads_the_rows():
     frame = pd.DataFrame({"estimate": [1.5, -2.0], "p_value": [1e-9, 0.5], "note": ["a", None]}, index=["x", "z"])
     view = table_view(frame.rename_axis("term"))
-    assert view.corner == "term"
-    assert view.header == (Cell("estimate", True), Cell("p value", True), Cell("note", False))
+    assert view.corner == "Term"
+    assert view.header == (Cell("Estimate", True), Cell("P value", True), Cell("Note", False))
     assert texts(view) == [("x", ["1.500", "<0.001", "a"]), ("z", [f"{MINUS}2.000", "0.500", DASH])]
 
 
 def test_the_first_column_heads_the_rows_of_a_plain_frame():
     view = table_view(pd.DataFrame({"site": ["A"], "n": [np.int64(12)]}))
-    assert (view.corner, texts(view)) == ("site", [("A", ["12"])])
+    assert (view.corner, texts(view)) == ("Site", [("A", ["12"])])
     assert texts(table_view(pd.DataFrame({"n": [1, 2]}))) == [("", ["1"]), ("", ["2"])]
 
 
@@ -101,25 +101,34 @@ def test_variables_stand_over_their_levels():
     frame = pd.DataFrame({"all": ["9", "1", "2", "3"], "P value": ["", "0.02", "", "0.5"]}, index=index)
     first, age, sex = table_view(frame).groups
     assert (first.head, [row.heading for row in first.rows]) == (None, ["n"])
-    assert (age.head.heading, [cell.text for cell in age.head.cells]) == ("age", ["", "0.02"])
+    assert (age.head.heading, [cell.text for cell in age.head.cells]) == ("Age", ["", "0.02"])
     assert [(row.heading, [cell.text for cell in row.cells]) for row in age.rows] == [
         ("mean", ["1", ""]),
         ("median", ["2", ""]),
     ]
-    assert (sex.head, sex.rows[0].heading) == (None, "sex, f")
+    assert (sex.head, sex.rows[0].heading) == (None, "Sex, f")
 
 
 def test_columns_of_two_levels_are_named_by_both():
     frame = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("disease", "yes"), ("disease", "")]))
     frame.index = pd.Index(["n"])
-    assert [cell.text for cell in table_view(frame).header] == ["disease yes", "disease"]
+    assert [cell.text for cell in table_view(frame).header] == ["Disease yes", "Disease"]
 
 
 def test_names_and_answers_are_those_of_people():
     frame = pd.DataFrame({"True": ["True", "a_b"]}, index=["max_heart_rate", "False"])
     view = table_view(frame.rename_axis("group_name"))
-    assert (view.corner, view.header[0].text) == ("group name", "yes")
-    assert texts(view) == [("max heart rate", ["yes"]), ("no", ["a_b"])]
+    assert (view.corner, view.header[0].text) == ("Group name", "Yes")
+    assert texts(view) == [("Max heart rate", ["yes"]), ("No", ["a_b"])]
+
+
+@pytest.mark.parametrize("text", ["p", "pH", "eGFR", "τ²", "", "1 year", "Äpfel", "x"])
+def test_what_is_no_word_begins_as_it_is(text):
+    assert sentence(text) == text
+
+
+def test_words_begin_as_in_a_sentence():
+    assert [sentence(text) for text in ("age, years", "a patient", "ärzte")] == ["Age, years", "A patient", "Ärzte"]
 
 
 def test_a_column_with_words_in_it_lines_up_as_words():

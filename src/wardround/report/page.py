@@ -14,7 +14,7 @@ from wardround.report.figures import svg_of
 from wardround.report.outcome import AnalysisOutcome, Failure, StudyOutcome
 from wardround.report.rules import RuleInWords, rules_in_words
 from wardround.report.run_facts import RoundFacts, RunFacts, SiteFacts
-from wardround.report.tables import TableView, plain_names, table_view
+from wardround.report.tables import TableView, plain_names, sentence, table_view
 
 ORDER: tuple[ExhibitKind, ...] = ("table_one", "forest", "survival", "calibration", "heterogeneity", "other")
 """In which order the exhibits of an analysis are shown; within a kind, as the result gives them."""
@@ -207,11 +207,6 @@ def _analysis(outcome: AnalysisOutcome, numbering: _Numbering, papers: Bibliogra
         options=tuple((name, _option(value)) for name, value in analysis.given.items()),
         facts=outcome.facts,
     )
-
-
-def sentence(text: str) -> str:
-    """A text that begins as a sentence does."""
-    return text[:1].upper() + text[1:]
 
 
 def _described(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:

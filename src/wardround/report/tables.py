@@ -19,7 +19,7 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 """Within an interval, which stands on one line."""
 _BRACKETED = re.compile(r"[(\[][^()\[\]]*[)\]]")
-_P_VALUES = ("p", "p value", "p-value", "pvalue")
+_P_VALUES = {"p": "P", "p value": "P value", "p-value": "P value", "pvalue": "P value"}
 _LARGE, _SMALL = 1e6, 1e-4
 # Outside of these an absolute value is printed in scientific notation.
 _LEAST_GROUPED = 10_000
@@ -32,6 +32,7 @@ _NUMBER_LIKE = re.compile(
     r"|hidden|not estimable|\d+ to \d+)"
 )
 _UNDERSCORE = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
+_BEGINS_A_WORD = re.compile(r"[a-zß-öø-ÿ]{2}|a ")
 _WHOLE = 24
 # Up to so many rows, a table is not cut by the end of a page.
 _WIDE = 9
@@ -126,7 +127,8 @@ def table_view(frame: pd.DataFrame) -> TableView:
     if frame.index.nlevels > 1:
         groups = tuple(_group(name, list(run)) for name, run in groupby(rows, key=lambda row: row[0][0]))
     else:
-        groups = (Group(head=None, rows=tuple(Row(label[0], cells) for label, cells in rows)),) if rows else ()
+        plain = tuple(Row(sentence(label[0]), cells) for label, cells in rows)
+        groups = (Group(head=None, rows=plain),) if rows else ()
     return TableView(corner=corner, header=header, groups=groups)
 
 
@@ -150,22 +152,29 @@ def _label(part: Any) -> str:
 def _group(name: str, run: list[tuple[tuple[str, ...], tuple[Cell, ...]]]) -> Group:
     rows = [Row(", ".join(filter(None, label[1:])), cells) for label, cells in run]
     if len(rows) == 1:
-        return Group(head=None, rows=(Row(", ".join(filter(None, (name, rows[0].heading))), rows[0].cells),))
+        whole = sentence(", ".join(filter(None, (name, rows[0].heading))))
+        return Group(head=None, rows=(Row(whole, rows[0].cells),))
     blank = Cell("")
     is_lifted = [all(not row.cells[i].text for row in rows[1:]) for i in range(len(rows[0].cells))]
     head = tuple(cell if lifted else blank for cell, lifted in zip(rows[0].cells, is_lifted, strict=True))
     first = tuple(blank if lifted else cell for cell, lifted in zip(rows[0].cells, is_lifted, strict=True))
-    return Group(head=Row(name, head), rows=(Row(rows[0].heading, first), *rows[1:]))
+    return Group(head=Row(sentence(name), head), rows=(Row(rows[0].heading, first), *rows[1:]))
 
 
 def _heading(label: Any) -> str:
     parts = label if isinstance(label, tuple) else (label,)
-    return " ".join(_answer(part) for part in parts if part not in ("", None)).replace("_", " ")
+    text = " ".join(_answer(part) for part in parts if part not in ("", None)).replace("_", " ")
+    return _P_VALUES.get(text.lower(), sentence(text))
 
 
 def _answer(value: Any) -> str:
     """A value as text, that of a yes-no question as such."""
     return {"False": "no", "True": "yes"}.get(str(value), str(value))
+
+
+def sentence(text: str) -> str:
+    """A text that begins as a sentence does; what is no word (p, pH, eGFR) begins as it is."""
+    return text[:1].upper() + text[1:] if _BEGINS_A_WORD.match(text) else text
 
 
 def plain_names(text: str) -> str:
