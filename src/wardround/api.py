@@ -7,6 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from wardround.analytics.compare_means import compare_means as _compare_means
+from wardround.analytics.contingency import contingency as _contingency
+from wardround.analytics.correlation import correlation as _correlation
 from wardround.analytics.cox import cox as _cox
 from wardround.analytics.cumulative_incidence import cumulative_incidence as _cumulative_incidence
 from wardround.analytics.describe import describe as _describe
@@ -15,6 +18,10 @@ from wardround.analytics.glm import glm as _glm
 from wardround.analytics.heterogeneity import heterogeneity as _heterogeneity
 from wardround.analytics.imputed import imputed as _imputed
 from wardround.analytics.kaplan_meier import kaplan_meier as _kaplan_meier
+from wardround.analytics.kmeans import kmeans as _kmeans
+from wardround.analytics.meta_analysis import meta_analysis as _meta_analysis
+from wardround.analytics.mixed import mixed as _mixed
+from wardround.analytics.pca import pca as _pca
 from wardround.report.versions import package_version
 from wardround.sums import Workflow, WorkflowType
 
@@ -61,7 +68,14 @@ cox = face(_cox)
 describe = face(_describe)
 evaluate = face(_evaluate)
 glm = face(_glm)
+meta_analysis = face(_meta_analysis)
+mixed = face(_mixed)
 heterogeneity = face(_heterogeneity)
 imputed = face(_imputed)
 kaplan_meier = face(_kaplan_meier)
 cumulative_incidence = face(_cumulative_incidence)
+compare_means = face(_compare_means)
+contingency = face(_contingency)
+correlation = face(_correlation)
+kmeans = face(_kmeans)
+pca = face(_pca)
