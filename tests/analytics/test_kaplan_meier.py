@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter, NelsonAalenFitter
+from lifelines.datasets import load_multicenter_aids_cohort_study, load_waltons
 from lifelines.statistics import multivariate_logrank_test
 from sksurv.nonparametric import kaplan_meier_estimator
 
@@ -266,11 +268,62 @@ def test_the_split_does_not_matter(records: dict[str, list[Any]], num_sites: int
     pd.testing.assert_frame_equal(one.to_frame(), many.to_frame(), rtol=1e-13)
 
 
+def test_lifelines_own_tables() -> None:
+    waltons = load_waltons()
+    result = estimate(federate(split(waltons, 4, 1)), time="T", event="E", by="group")
+    theirs = multivariate_logrank_test(waltons["T"], waltons.group, waltons.E)
+    assert result.test is not None
+    assert_close([result.test.statistic, result.test.p_value], [theirs.test_statistic, theirs.p_value], 1e-7)
+    for curve in result.curves:
+        part = waltons[waltons.group == curve.group]
+        fitted = KaplanMeierFitter().fit(part["T"], part.E)
+        assert_close(curve.survival, fitted.survival_function_at_times(curve.times))
+        assert curve.quantiles[1].time == fitted.median_survival_time_
+
+
+def test_late_entries_of_the_multicenter_aids_cohort() -> None:
+    cohort = load_multicenter_aids_cohort_study().rename(columns={"W": "start", "T": "time", "D": "event"})
+    cohort = cohort[cohort.time > cohort.start]
+    curve = estimate(federate(split(cohort, 3, 2)), entry="start", grid=1e-3).curve()
+    fitted = KaplanMeierFitter().fit(cohort.time, cohort.event, entry=cohort.start)
+    assert_close(curve.survival, fitted.survival_function_at_times(curve.times * (1 + 1e-9)))
+    assert curve.grid_error == 0
+
+
+def test_fed_tcga_brca(shared_data: Path) -> None:
+    folder = shared_data / "tcga_brca"
+    patients = pd.read_csv(folder / "brca.csv").merge(pd.read_csv(folder / "train_test_split.csv"), on="pid")
+    regions = patients.fold2.astype(str).str[-1]
+    sites = {f"region {region}": part[["T", "E"]] for region, part in patients.groupby(regions)}
+    assert len(sites) == 6
+    curve = estimate(federate(sites), time="T", event="E").curve()
+    fitted = KaplanMeierFitter().fit(patients["T"], patients.E)
+    assert_close(curve.survival, fitted.survival_function_at_times(curve.times))
+    assert (curve.num_records, curve.num_events) == (1088, 151)
+
+
 # The grid
 
 
+def test_years_lie_on_a_grid_of_days(lung: Simulation) -> None:
+    sites = {
+        name: frame.assign(time=frame.time / 365.25)[["time", "status"]]
+        for name, frame in lung_by_institution().items()
+    }
+    contract = Contract(
+        variables=(Variable(name="time", type="number", unit="years"), Variable(name="status", type="integer"))
+    )
+    result = estimate(federate(sites, contract=contract), event="status", event_level="2")
+    days = fit_lung(lung)
+    assert result.curve().grid_error == 0
+    assert_close(result.curve().times * 365.25, days.curve().times)
+    assert_close(result.to_frame().survival, days.to_frame().survival, 0.0)
+    with pytest.raises(ConfigError, match="give grid ="):
+        estimate(federate(sites), event="status", event_level="2")
+
+
 @given(RECORDS, st.sampled_from([1.0, 2.0, 3.5]), st.booleans(), st.integers(0, 10**6))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_grid_error_bounds_the_unrounded_estimate(
     records: dict[str, list[Any]], grid: float, has_entry: bool, seed: int
 ) -> None:
@@ -316,7 +369,7 @@ def shown_cells(
 
 
 @given(RECORDS, st.integers(2, 8), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_shown_counts_are_not_small(records: dict[str, list[Any]], minimum_cell: int, has_entry: bool) -> None:
     sites = some_hospitals({**records, "time": [time + 1 for time in records["time"]]})
     frame = pooled(sites)
