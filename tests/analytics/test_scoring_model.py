@@ -117,6 +117,16 @@ def test_a_fit_of_ours_predicts_what_it_fitted(formula):
     assert again.digest == model_of_fit(fit).digest
 
 
+def test_a_fit_with_constants_of_its_own_travels_with_them():
+    formula = "died ~ rcs(age, 4) + center(crp) * sex + scale(grade)"
+    fit = simulate(split(PATIENTS, 3, 1)).run(glm(formula=formula, family="binomial", offset="age / 50"))
+    model = model_of_fit(fit)
+    assert model_of_bytes(fit.to_json().encode(), "fit.json").digest == model.digest
+    # What it predicts for the records it was fitted to solves the score equation of the intercept.
+    assert scores_of(model).sum() == pytest.approx(PATIENTS.died.sum(), rel=1e-9)
+    assert model.columns[-1].features == (Numeric(expression="age / 50"),)
+
+
 def test_the_digest_is_of_what_is_computed_not_of_the_name():
     one, other = linear_model({"age": 0.1}, name="a"), linear_model({"age": 0.1}, name="b")
     assert one.digest == other.digest
@@ -317,3 +327,18 @@ def test_models_check_themselves():
         OnnxModel(name="m", content="!!!", inputs=(OnnxInput(name="x", category="sex"),), output="y")
     with pytest.raises(ValueError, match="printable"):
         OnnxModel(name="", content="", inputs=(OnnxInput(name="x", category="sex"),), output="y")
+
+
+@pytest.mark.parametrize(
+    "formula", ["died ~ center(age) + scale(age ** 2)", "died ~ bs(age, df=4)", "died ~ rcs(age, 3)"]
+)
+def test_a_fit_with_constants_of_the_data_scores_as_it_fitted(formula):
+    rng = np.random.default_rng(8)
+    age = rng.normal(60, 10, 400).round()
+    table = pd.DataFrame({"age": age, "died": rng.random(400) < 1 / (1 + np.exp(6 - age / 10))})
+    simulation = simulate({"North": table[:250], "South": table[250:]})
+    fit = simulation.run(glm(formula, family="binomial"))
+    evaluation = simulation.run(evaluate(fit, "died"))
+    # Of the records that it was fitted to, a logistic regression is calibrated, and its log loss is its deviance's.
+    assert evaluation.overall.calibration_slope.value == pytest.approx(1, abs=1e-6)
+    assert evaluation.overall.log_loss.value == pytest.approx(fit.deviance / 2 / 400, rel=1e-9)

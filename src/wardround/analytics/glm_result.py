@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from wardround.analytics.design import Column
 from wardround.analytics.families import FamilyName, LinkName, two_sided_p, two_sided_quantile
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.preparation import Prepared
@@ -91,6 +92,8 @@ class GLMResult:
         confidence: of the intervals.
         sites: in the final sum.
         notes: what the reader should know.
+        columns: what each coefficient is multiplied by, in the variables' own units.
+        offset: expression that is added to the linear predictor.
     """
 
     formula: str
@@ -123,6 +126,8 @@ class GLMResult:
     confidence: float
     sites: tuple[str, ...]
     notes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    offset: str | None
 
     def to_frame(self, *, exponentiate: bool = False) -> pd.DataFrame:
         """Coefficients, one a row, indexed by term.
@@ -145,6 +150,7 @@ class GLMResult:
         values["terms"] = [_fields(term) for term in self.terms]
         values["tests"] = [_fields(test) for test in self.tests]
         values["l2_path"] = [_fields(score) for score in self.l2_path]
+        values["columns"] = [asdict(column) for column in self.columns]
         converted: dict[str, Any] = json_value(values)
         return converted
 
@@ -485,6 +491,8 @@ def summarise(
         confidence=confidence,
         sites=sites,
         notes=_notes(prepared, penalty[0], dropped, gram),
+        columns=prepared.design.columns,
+        offset=prepared.frame.offset,
     )
 
 

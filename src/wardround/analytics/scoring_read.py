@@ -63,6 +63,7 @@ class _FitFile(TypedDict, total=False):
     link: LinkName
     terms: list[dict[str, Any]]
     columns: tuple[Column, ...]
+    offset: str | None
 
 
 _coefficient_file = TypeAdapter(_CoefficientFile)
@@ -137,20 +138,28 @@ def _feature(part: str) -> Feature:
 
 
 def model_of_fit(fit: GLMResult, name: str | None = None) -> LinearModel:
-    """A model from a fit of ours.
+    """A model from a fit of ours: its columns as they were fitted, an offset with the coefficient 1.
 
     Args:
         fit: of `glm`.
         name: for people; None: the formula.
 
     Raises:
-        ConfigError: the fit has an offset, or a term whose numbers it does not hold.
+        ConfigError: the fit does not hold a column for each coefficient.
     """
-    columns = getattr(fit, "columns", ()) or tuple(term_column(term.term) for term in fit.terms)
-    if len(columns) != len(fit.terms):
-        raise ConfigError("model: the fit does not hold a column for each coefficient; fit it again")
     link: Any = fit.link
-    return _linear(name or shorten(" ".join(fit.formula.split())), columns, [t.estimate for t in fit.terms], link)
+    estimates = [term.estimate for term in fit.terms]
+    return _of_fit(name or shorten(" ".join(fit.formula.split())), fit.columns, estimates, fit.offset, link)
+
+
+def _of_fit(
+    name: str, columns: tuple[Column, ...], estimates: list[float], offset: str | None, link: LinkName
+) -> LinearModel:
+    if len(columns) != len(estimates):
+        raise ConfigError("model: the fit does not hold a column for each coefficient; fit it again")
+    if offset is not None:
+        columns, estimates = (*columns, Column(name="offset", features=(_feature(offset),))), [*estimates, 1.0]
+    return _linear(name, columns, estimates, link)
 
 
 def model_of_bytes(
@@ -234,11 +243,11 @@ def _from_fit_file(read: _FitFile, name: str) -> LinearModel:
     terms = read.get("terms", [])
     if not all(isinstance(t.get("term"), str) and isinstance(t.get("estimate"), int | float) for t in terms):
         raise ConfigError(f"{name}: each of its terms must have a name and an estimate; it is no result of `glm`")
-    columns = read.get("columns", ()) or tuple(term_column(term["term"]) for term in terms)
-    if len(columns) != len(terms) or "link" not in read:
-        raise ConfigError(f"{name}: a fit's JSON has a link, and a column for each coefficient; save it again")
+    columns = read.get("columns", ())
+    if "link" not in read:
+        raise ConfigError(f"{name}: a fit's JSON says its link; save it again")
     shown = shorten(" ".join(read.get("formula", name).split()))
-    return _linear(shown, columns, [term["estimate"] for term in terms], read["link"])
+    return _of_fit(shown, columns, [term["estimate"] for term in terms], read.get("offset"), read["link"])
 
 
 def onnx_model(

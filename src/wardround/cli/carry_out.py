@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from wardround.analytics.census import census
@@ -12,6 +12,7 @@ from wardround.engines.simulation import Simulation
 from wardround.errors import WardroundError
 from wardround.report.outcome import AnalysisOutcome, DataReading, Failure, RunFacts, StudyOutcome
 from wardround.report.versions import versions
+from wardround.studies.fitted_model import with_fitted_models
 from wardround.studies.study import Analysis, Study
 
 _AGREED = DataReading()
@@ -44,10 +45,11 @@ def carry_out(
     """
     begin("counting the cohort")
     cohort = simulation.run(census())
-    outcomes = []
+    outcomes: list[AnalysisOutcome] = []
     for analysis in study.analyses:
         begin(analysis.label)
-        outcomes.append(_carry_out_one(analysis, simulation, record))
+        results = {one.analysis.number: one.result for one in outcomes}
+        outcomes.append(_carry_out_one(analysis, results, simulation, record))
     return StudyOutcome(
         study=study,
         cohort=cohort,
@@ -64,9 +66,12 @@ def carry_out(
     )
 
 
-def _carry_out_one(analysis: Analysis, simulation: Simulation, record: Path | None) -> AnalysisOutcome:
+def _carry_out_one(
+    analysis: Analysis, results: Mapping[int, Result | Failure], simulation: Simulation, record: Path | None
+) -> AnalysisOutcome:
     save_to = record / _record_name(analysis) if record else None
     try:
+        analysis = with_fitted_models(analysis, results)
         run = simulation.record(analysis.workflow, save_to=save_to)
     except WardroundError as error:
         return AnalysisOutcome(analysis=analysis, result=Failure(type(error).__name__, str(error)), facts=None)

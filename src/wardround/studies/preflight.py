@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wardround.errors import ConfigError, WardroundError
+from wardround.studies.fitted_model import misplaced_models, with_stand_ins
 from wardround.studies.study import Analysis
 
 
@@ -21,7 +22,10 @@ def preflight(analyses: Sequence[Analysis], setting: Any) -> None:
     Raises:
         ConfigError: some analyses cannot start; lists each with its place and the remedy.
     """
-    problems = [problem for analysis in analyses if (problem := _problem(analysis, setting))]
+    problems = misplaced_models(analyses)
+    if not problems:
+        whole = [with_stand_ins(analysis, analyses) for analysis in analyses]
+        problems = [problem for analysis in whole if (problem := _problem(analysis, setting))]
     if problems:
         raise ConfigError("\n".join(problems))
 
