@@ -189,7 +189,7 @@ def moments(data: Table, model: ScoringModel, frame: Frame, groups: Groups, scal
         line += float(places.sum()), float(places @ places)
     return Moments(
         num_records=data.num_records,
-        num_patients=len(np.unique(data.patient_index[complete_rows(data, frame.required)])),
+        num_patients=_num_patients(data, complete_rows(data, frame.required)),
         num_missing=np.array([int(data.is_missing(name).sum()) for name in frame.required], np.int64),
         num_not_binary=int(refused[0]),
         num_not_finite=int(refused[1]),
@@ -201,6 +201,12 @@ def moments(data: Table, model: ScoringModel, frame: Frame, groups: Groups, scal
         line_sum=float(line[0]),
         line_square=float(line[1]),
     )
+
+
+def _num_patients(data: Table, rows: NDArray[np.intp]) -> int:
+    if data.num_patients == data.num_records:
+        return len(rows)
+    return int(np.count_nonzero(np.bincount(data.patient_index[rows], minlength=1)))
 
 
 class Histogram(Contribution):
