@@ -284,8 +284,13 @@ def test_wrong_coefficients_are_refused(text, words):
         ("[" * 100_000, "nested|JSON"),
         ('{"terms": [{"term": "age"}], "link": "logit"}', "estimate"),
         ('{"terms": [{"term": "age", "estimate": 1.0}]}', "link"),
-        ('{"terms": [{"term": "center(age)", "estimate": 1.0}], "link": "logit"}', "not in its name"),
-        ('{"terms": [{"term": "age", "estimate": NaN}], "link": "logit"}', "finite"),
+        ('{"terms": [{"term": "age", "estimate": 1.0}], "link": "logit"}', "a column for each coefficient"),
+        (
+            '{"terms": [{"term": "age", "estimate": NaN}], "link": "logit", "columns": [{"name": "age", "features": '
+            '[{"kind": "numeric", "expression": "age"}]}]}',
+            "finite",
+        ),
+        ('{"terms": [], "link": "logit", "offset": "open(1)"}', "not allowed"),
         ('{"terms": [], "link": "logit"}', "1 to"),
     ],
 )
