@@ -36,6 +36,8 @@ PUBLIC = [
     "kaplan_meier",
     "kmeans",
     "load_model",
+    "meta_analysis",
+    "mixed",
     "pca",
     "scoring_model_of",
     "simulate",

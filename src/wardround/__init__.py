@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         imputed,
         kaplan_meier,
         kmeans,
+        meta_analysis,
+        mixed,
         pca,
     )
     from wardround.data.contract import Contract, Variable
