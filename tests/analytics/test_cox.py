@@ -172,6 +172,13 @@ def test_records_of_weight_zero_are_not_there() -> None:
     assert abs(with_zeros.concordance.estimate - without.concordance.estimate) < without.concordance.error_bound
 
 
+def test_a_cluster_without_weight_is_none() -> None:
+    weighted = fit_frame(
+        changed(weight=(POOLED.team > 4).astype(int)), 1, weights="weight", covariance="cluster", cluster="team"
+    )
+    assert weighted.num_clusters == (np.unique(POOLED.team) > 4).sum()
+
+
 def test_sites_as_strata_are_strata_of_a_variable_with_their_names() -> None:
     options: dict[str, Any] = {"covariance": "cluster", "cluster": "team", "entry": "start"}
     sites = {name: part.assign(place=f"p{i}") for i, (name, part) in enumerate(SITES.items())}
@@ -407,6 +414,12 @@ def test_every_event_at_one_time() -> None:
         ({"same": 4.0}, "age + same", (), "same"),
         ({"copy": 3 * POOLED.age + 2}, "age + copy", (), "copy"),
         ({}, "age + C(ward)", ("ward",), "ward"),
+        (
+            {"level": POOLED.ward.map({"acute": 0.1, "day": 1e4 / 3, "rehab": 1e7 / 7})},
+            "age + level",
+            ("ward",),
+            "level",
+        ),
         ({"late": (POOLED.time > 150) & (POOLED.dead == 0)}, "age + late + I(late * 2)", (), "late"),
     ],
 )
