@@ -127,14 +127,18 @@ def standardised_blocks(data: Table, variables: tuple[str, ...], centers: Floats
     columns = [data.numbers(name) for name in variables]
     step = max(1, BLOCK_ELEMENTS // max(len(variables), 1))
     for start in range(0, data.num_records, step):
-        block = np.column_stack([column[start : start + step] for column in columns])
-        yield (block - centers) / scales
+        # Column by column in memory, as the columns lie.
+        block = np.stack([column[start : start + step] for column in columns])
+        block -= centers[:, None]
+        block /= scales[:, None]
+        yield block.T
 
 
 def complete_blocks(data: Table, variables: tuple[str, ...], centers: Floats, scales: Floats) -> Iterator[Floats]:
     """As `standardised_blocks`, of the records in which no variable is missing."""
     for block in standardised_blocks(data, variables, centers, scales):
-        yield block[~np.isnan(block).any(axis=1)]
+        is_missing = np.isnan(block).any(axis=1)
+        yield block[~is_missing] if is_missing.any() else block
 
 
 @site_function("correlation.spreads", version=1, symbols=sizes)
@@ -154,8 +158,9 @@ def spreads(data: Table, variables: tuple[str, ...], centers: Array, complete_on
         is_complete: NDArray[np.bool_] = np.all(is_known, axis=1)
         num_complete += int(is_complete.sum())
         num_values += is_known.sum(axis=0)
-        kept = np.where(is_known & (is_complete[:, None] | (not complete_only)), block, 0.0)
-        total += kept.sum(axis=0), np.abs(kept).sum(axis=0)
+        if not is_complete.all():
+            block = np.where(is_known & (is_complete[:, None] | (not complete_only)), block, 0.0)
+        total += block.sum(axis=0), np.abs(block).sum(axis=0)
     return Spreads(
         num_records=data.num_records,
         num_complete=num_complete,
