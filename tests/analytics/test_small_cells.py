@@ -13,6 +13,7 @@ from scipy.optimize import LinearConstraint, milp
 from tests.analytics.by_hand import category, hospitals, number
 from wardround.analytics import small_cells
 from wardround.analytics.describe import describe
+from wardround.analytics.group_tests import compare_levels
 from wardround.analytics.small_cells import hidden_cells, hidden_sizes
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing.small_counts import shown_small_counts
@@ -190,8 +191,9 @@ def test_difference_to_everybody_does_not_give_a_group_back():
     frame = result.to_frame()
     assert frame.loc[("stage", "II"), "a"] == "hidden"
     assert "hidden" in (frame.loc[("stage", "II"), "b"], frame.loc[("stage", "II"), "everybody"])
-    assert frame.loc[("stage", "I"), "P value"] == "hidden"
-    assert result.variable("stage").test is None
+    assert frame.loc[("stage", "I"), "P value"] == "<=0.01"
+    assert result.variable("stage").test.statistic is None
+    assert result.variable("stage").differences[0].value is None
 
 
 def test_mean_of_few_people_is_hidden_with_one_more_group():
@@ -346,6 +348,42 @@ def test_the_attacker_would_find_what_is_not_hidden():
     truth = attacker.truth(columns)
     (cell, *_) = np.flatnonzero((truth > 0) & (truth < 4))
     assert not attacker.can_be(cell, 4)
+
+
+def columns_that_show(cells, is_hidden):
+    """All columns of three counts with the sum of this one and its shown cells."""
+    size = int(cells.sum())
+    every = (np.array([a, b, size - a - b]) for a in range(size + 1) for b in range(size + 1 - a))
+    return [column for column in every if (column == cells)[~is_hidden].all()]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_shown_p_value_leaves_every_small_count_its_range(seed):
+    """All tables with the shown cells and the shown test, by brute force."""
+    rng = np.random.default_rng(seed)
+    counts = np.array(
+        [[rng.integers(10, 60), rng.integers(10, 60)], [rng.integers(5, 25), rng.integers(5, 25)], [3, 0]]
+    )
+    counts[2] = rng.integers(0, 5, 2)
+    columns = {
+        "group": np.repeat([0, 1], counts.sum(axis=0)),
+        "stage": np.concatenate([np.repeat([0, 1, -1], counts[:, g]) for g in range(2)]),
+    }
+    variables = [category("stage", "I", "II"), category("group", "a", "b")]
+    shown = printed(columns, variables, by="group").variable("stage")
+    if shown.test is None:
+        return
+    hidden = np.array([[n is None for n in (*(v.count for v in c.levels), c.num_missing)] for c in shown.columns]).T
+    possible = []
+    for parts in product(*(columns_that_show(counts[:, g], hidden[:, 1 + g]) for g in range(2))):
+        table = np.column_stack(parts)
+        if (table.sum(axis=1) != counts.sum(axis=1))[~hidden[:, 0]].any():
+            continue
+        test = compare_levels(("a", "b"), table[:2])
+        if test and (test.name, max(round(test.p_value, 2), 0.01)) == (shown.test.name, shown.test.p_value):
+            possible.append(table)
+    for row, column in np.argwhere((counts > 0) & (counts < 5)):
+        assert {1, 4} <= {int(table[row, column]) for table in possible}, (counts, hidden)
 
 
 @pytest.mark.parametrize("floor", [2, 5, 11, 1000])

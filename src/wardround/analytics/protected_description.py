@@ -2,7 +2,7 @@
 
 Counts are hidden by `small_cells`. With a count goes what would give it back:
 - a share, as it is one of the number it is a share of;
-- a test and a standardised difference of a category of which a cell is hidden;
+- a test's statistic, and what of its p-value and of standardised differences is not the same whatever is hidden;
 - mean, spread and quantiles of fewer than the floor, or of a number of which all but few records have one value (the
   mean of a 0/1 number is a count), and of one more group, as everybody's mean would give it back;
 - digits of mean and spread where it is hidden how many have a value: of whole numbers, the mean times that number is a
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from wardround.analytics.brackets import FIRST_EDGES
 from wardround.analytics.description import ColumnSummary, DescribeResult, Difference, LevelCount, VariableSummary
-from wardround.analytics.group_tests import GroupTest, compare_means
+from wardround.analytics.group_tests import GroupTest, compare_levels, compare_means, level_difference
 from wardround.analytics.quantiles import Quantile
-from wardround.analytics.small_cells import hidden_cells, hidden_sizes
+from wardround.analytics.small_cells import hidden_cells, hidden_sizes, other_tables
 from wardround.privacy.disclosure import DisclosureRules, is_small
 
 _MOST_GROUPS = 6
@@ -118,7 +118,7 @@ class _Protection:
         hidden = hidden_cells(counts, self.sizes_hidden, self.rules.minimum_cell)[:, : len(variable.columns)]
         if self.is_few:
             hidden[:] = True
-        return self._number(variable, hidden, lone) if variable.is_numeric else self._category(variable, hidden)
+        return self._number(variable, hidden, lone) if variable.is_numeric else self._category(variable, counts, hidden)
 
     def _counts(self, column: ColumnSummary, hidden: Mask, number: int) -> ColumnSummary:
         """A column with its counts as they are shown; `hidden` by row of this column."""
@@ -133,12 +133,21 @@ class _Protection:
             ),
         )
 
-    def _category(self, variable: VariableSummary, hidden: Mask) -> VariableSummary:
+    def _category(self, variable: VariableSummary, counts: Counts, hidden: Mask) -> VariableSummary:
         columns = tuple(self._counts(c, hidden[:, i], i) for i, c in enumerate(variable.columns))
-        if not hidden.any():
+        if not hidden.any() or len(columns) == 1:
             return replace(variable, columns=columns)
-        differences = tuple(replace(difference, value=None) for difference in variable.differences)
-        return replace(variable, columns=columns, test=None, differences=differences, is_hidden=bool(len(columns) > 1))
+        others: list[Counts] = []
+        if not self.sizes_hidden.any():
+            others = [table[:-1] for table in other_tables(counts, self.sizes_hidden, self.rules.minimum_cell)]
+        test, differences = None, tuple(replace(difference, value=None) for difference in variable.differences)
+        if others:
+            groups = tuple(str(column.group) for column in columns[1:])
+            test = _in_common(variable.test, [compare_levels(groups, table) for table in others])
+            index = {group: i for i, group in enumerate(groups)}
+            differences = tuple(_coarse_difference(d, index, others) for d in variable.differences)
+        is_hidden = (test is None) != (variable.test is None)
+        return replace(variable, columns=columns, test=test, differences=differences, is_hidden=is_hidden)
 
     def _number(self, variable: VariableSummary, hidden: Mask, lone: tuple[bool, ...]) -> VariableSummary:
         few = self._few(variable.columns, lone)
@@ -212,7 +221,7 @@ def _rounded(value: float, step: float) -> float:
 
 
 def _coarse_test(variable: VariableSummary, hidden: Mask, minimum_cell: int) -> GroupTest | None:
-    """The test's p-value to two decimals, if it is the same whatever the hidden numbers of missing values are."""
+    """The test of means as far as it is the same whatever the hidden numbers of missing values are."""
     groups = tuple(str(column.group) for column in variable.columns[1:])
     columns = variable.columns[1:]
     ranges = [
@@ -223,12 +232,24 @@ def _coarse_test(variable: VariableSummary, hidden: Mask, minimum_cell: int) -> 
     ]
     mean = np.array([column.mean or 0.0 for column in columns])
     variance = np.array([(column.sd or 0.0) ** 2 for column in columns])
-    p_values = set()
-    for sizes in product(*ranges, [None]):
-        count = np.array(sizes[:-1], np.int64)
-        test = compare_means(groups, count, mean - mean[0], variance * np.maximum(count - 1, 0))
-        p_values.add(None if test is None else round(test.p_value, _P_DECIMALS))
-    (p_value, *others) = [*p_values, round(variable.test.p_value, _P_DECIMALS) if variable.test else None]
-    if p_value is None or any(other != p_value for other in others) or variable.test is None:
+    counts = [np.array(sizes, np.int64) for sizes in product(*ranges)]
+    others = [compare_means(groups, count, mean - mean[0], variance * np.maximum(count - 1, 0)) for count in counts]
+    return _in_common(variable.test, others)
+
+
+def _in_common(test: GroupTest | None, others: list[GroupTest | None]) -> GroupTest | None:
+    """A test with its p-value to two decimals and no statistic, if all others are the same then."""
+    if test is None or any(other is None for other in others):
         return None
-    return replace(variable.test, statistic=None, p_value=max(p_value, 10.0**-_P_DECIMALS))
+    known = [(t.name, t.groups, t.has_small_expected, round(t.p_value, _P_DECIMALS)) for t in (test, *others) if t]
+    if any(other != known[0] for other in known):
+        return None
+    return replace(test, statistic=None, p_value=max(known[0][-1], 10.0**-_P_DECIMALS))
+
+
+def _coarse_difference(difference: Difference, index: Mapping[str, int], others: list[Counts]) -> Difference:
+    """A standardised difference to two decimals, if it is the same in all other tables."""
+    pair = [index[group] for group in difference.groups]
+    values = [difference.value, *(level_difference(table[:, pair]) for table in others)]
+    known = {None if value is None else round(value, 2) for value in values}
+    return replace(difference, value=known.pop() if len(known) == 1 else None)

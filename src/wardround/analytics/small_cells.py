@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ Floats = NDArray[np.float64]
 
 MAX_AUDITED = 400
 """Most hidden cells of a table that is audited; one with more is hidden altogether."""
+MAX_VARIED = 40
+"""Most small counts of a table for which it is tried out whether less can be hidden, and what else it could be."""
 _NEARLY = 1e-6
 
 
@@ -74,17 +77,59 @@ def hidden_cells(counts: Counts, size_is_hidden: Mask, minimum_cell: int) -> Mas
             group, or a table, that is hidden altogether). For everybody's small count: every number from that
             of the groups with somebody. For a floor of 2, the numbers 1 and 2 are possible.
     """
-    table = _Table.of(counts, size_is_hidden, minimum_cell)
+    table = _protected(counts, size_is_hidden, minimum_cell)
+    return table.hidden.copy() if counts.shape[1] != 1 else np.repeat(table.hidden, 2, axis=1)
+
+
+def other_tables(counts: Counts, size_is_hidden: Mask, minimum_cell: int) -> list[Counts]:
+    """Tables that show what `hidden_cells` leaves of this one: with each small count as low and as high as may be.
+
+    What is derived from the table (a test, say) may be shown to as many digits as it has in common with all of these.
+
+    Args:
+        counts: as for `hidden_cells`.
+        size_is_hidden: as for `hidden_cells`.
+        minimum_cell: as for `hidden_cells`.
+
+    Returns:
+        Tables of the shape of `counts`; none where nothing is hidden.
+    """
+    table = _protected(counts, size_is_hidden, minimum_cell)
+    small = np.argwhere(_is_small(table.cells, minimum_cell))
+    if not table.hidden.any() or len(small) > MAX_VARIED:
+        return []
+    audit = _Audit.of(table)
+    found = []
+    for row, column in small:
+        for sign in (1.0, -1.0):
+            values = audit.solution(int(audit.place[row, column]), sign, _highest(minimum_cell))
+            if values is not None:
+                other = table.cells.copy()
+                other[table.hidden] = np.rint(values).astype(np.int64)
+                found.append(other[:, -counts.shape[1] :])
+    return found
+
+
+def _protected(counts: Counts, size_is_hidden: Mask, minimum_cell: int) -> _Table:
+    """The table with all that is to be hidden; not to be changed by the caller."""
+    counts = counts.astype(np.int64)
+    return _found_before(counts.shape, counts.tobytes(), size_is_hidden.tobytes(), minimum_cell)
+
+
+@lru_cache(maxsize=16)
+def _found_before(shape: tuple[int, int], counts: bytes, size_is_hidden: bytes, minimum_cell: int) -> _Table:
+    numbers = np.frombuffer(counts, np.int64).reshape(shape)
+    table = _Table.of(numbers, np.frombuffer(size_is_hidden, np.bool_), minimum_cell)
     while True:
         if table.hidden.sum() > MAX_AUDITED:
             table.hide_all()
-            break
+            return table
         exposed = table.first_exposed()
         if exposed is None:
             break
         table.hide_beside(*exposed)
-    hidden = table.hidden
-    return hidden if counts.shape[1] != 1 else np.repeat(hidden, 2, axis=1)
+    table.show_what_need_not_be_hidden()
+    return table
 
 
 def _highest(minimum_cell: int) -> int:
@@ -127,7 +172,7 @@ class _Table:
             size_hidden = np.concatenate([[False], size_is_hidden])
         return cls(
             cells=cells,
-            hidden=_is_small(cells, minimum_cell) | size_hidden,
+            hidden=_is_small(cells, minimum_cell) | size_hidden[None, :],
             least=np.where(size_hidden, 0, 1),
             sizes=cells.sum(axis=0),
             size_is_hidden=size_hidden,
@@ -138,7 +183,13 @@ class _Table:
     def first_exposed(self) -> tuple[int, int] | None:
         """A small cell for which some number from 1 to `minimum_cell - 1` is impossible; None if there is none."""
         audit = None
-        for row, column in zip(*np.nonzero(_is_small(self.cells, self.minimum_cell) & ~self.cleared), strict=True):
+        open_cells = _is_small(self.cells, self.minimum_cell) & ~self.cleared
+        # Those that subtraction alone gives back need no linear program.
+        is_alone = ~self.size_is_hidden & (self.hidden.sum(axis=0) == 1)
+        is_alone = is_alone | (self.hidden.sum(axis=1, keepdims=True) == 1) & (self.cells.shape[1] > 1)
+        for row, column in np.argwhere(open_cells & is_alone)[:1]:
+            return int(row), int(column)
+        for row, column in np.argwhere(open_cells):
             audit = audit or _Audit.of(self)
             # Everybody's count is at least as large as there are groups with somebody.
             lowest = max(1, int(self.least[1:][self.hidden[row, 1:]].sum())) if column == 0 else 1
@@ -170,6 +221,18 @@ class _Table:
         yield lines, groups
         yield rows, groups
         yield rows, columns
+
+    def show_what_need_not_be_hidden(self) -> None:
+        """Show again, the largest counts first, what the audit does not need hidden now that all is chosen."""
+        small = _is_small(self.cells, self.minimum_cell)
+        others = np.argwhere(self.hidden & ~small & ~self.size_is_hidden)
+        if not self.least.any() or len(others) * small.sum() > 5 * MAX_VARIED:
+            return
+        for row, column in others[np.argsort(-self.cells[others[:, 0], others[:, 1]], kind="stable")]:
+            self.hidden[row, column] = False
+            self.cleared[:] = False
+            if self.first_exposed() is not None:
+                self.hidden[row, column] = True
 
     def hide_all(self) -> None:
         """Hide everything, zeros too, so that any hidden cell may be 0."""
@@ -249,14 +312,16 @@ class _Audit:
 
     def _solve(self, variable: int, sign: float) -> None:
         """Take in the solution with the least (sign 1) or greatest (-1) value of a cell."""
+        values = self.solution(variable, sign)
+        if values is not None:
+            self.seen = np.stack([np.minimum(self.seen[0], values), np.maximum(self.seen[1], values)])
+
+    def solution(self, variable: int, sign: float, highest: float | None = None) -> Floats | None:
+        """The hidden cells where one has its least (sign 1) or greatest (-1) value, `highest` at most."""
         objective = np.zeros(len(self.least))
         objective[variable] = sign
-        solved: Any = linprog(
-            objective,
-            A_eq=self.equations,
-            b_eq=self.sums,
-            bounds=[(low, None) for low in self.least.tolist()],
-            method="highs",
-        )
-        if solved.x is not None:
-            self.seen = np.stack([np.minimum(self.seen[0], solved.x), np.maximum(self.seen[1], solved.x)])
+        bounds: list[tuple[float, float | None]] = [(low, None) for low in self.least.tolist()]
+        bounds[variable] = (bounds[variable][0], highest)
+        solved: Any = linprog(objective, A_eq=self.equations, b_eq=self.sums, bounds=bounds, method="highs")
+        values: Floats | None = solved.x
+        return values
