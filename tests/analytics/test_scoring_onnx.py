@@ -160,8 +160,8 @@ FUNCTION = helper.make_function("own", "F", ["a"], ["b"], [helper.make_node("Rel
                                 [helper.make_opsetid("", 17)])  # fmt: skip
 SHAPE = {"s": np.array([2**20, 2**20], np.int64)}
 HARMFUL = {
-    "external data": ({"nodes": [MATMUL], "tensors": W, "change": external}, "other files|cut short"),
-    "a tensor of terabytes": ({"nodes": [MATMUL], "tensors": W, "change": claims_terabytes}, "elements|broken"),
+    "external data": ({"nodes": [MATMUL], "tensors": W, "change": external}, "other files"),
+    "a tensor of terabytes": ({"nodes": [MATMUL], "tensors": W, "change": claims_terabytes}, "file can hold"),
     "control flow": (
         {"nodes": [branch()], "tensors": {"c": np.array(True)}},
         "'If', which is not on the list|inside 'If'",
@@ -181,7 +181,7 @@ HARMFUL = {
          "domains": (("", 17), ("own", 1))},
         "domain 'own'|functions",
     ),
-    "an unknown operator": ({"nodes": [helper.make_node("Evil", ["x"], ["y"])]}, "no ONNX model|not on the list"),
+    "an unknown operator": ({"nodes": [helper.make_node("Evil", ["x"], ["y"])]}, "not on the list"),
     "very wide": (
         {"nodes": [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("ReduceSum", ["a"], ["y"])],
          "tensors": {"w": np.ones((2, 200_000), np.float32)}},

@@ -27,7 +27,7 @@ Values = NDArray[np.float64]
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MAX_NODES = 20_000
 """Most operators of a graph."""
-MAX_ROW_ELEMENTS = 100_000
+MAX_ROW_ELEMENTS = 20_000
 """Widest intermediate of a graph whose shape can be told beforehand (unit: elements a record)."""
 ROWS_AT_A_TIME = 1_024
 """Records that a graph is given at once."""
@@ -107,6 +107,7 @@ def check_graph(file: bytes) -> Ports:
     _check_parts(onnx, graph)
     _check_nodes(onnx, graph.graph)
     _check_tensors(onnx, graph.graph)
+    _check_form(onnx, graph)
     stored = {tensor.name for tensor in graph.graph.initializer}
     inputs = tuple(_port(onnx, given) for given in graph.graph.input if given.name not in stored)
     outputs = tuple(_port(onnx, given) for given in graph.graph.output)
@@ -123,12 +124,21 @@ def _parsed(onnx: ModuleType, file: bytes) -> Any:
     if what:
         raise ConfigError(f"this is no ONNX model but {what}; convert the model with skl2onnx or torch.onnx.export")
     try:
-        graph = onnx.load_model_from_string(file)
+        return onnx.load_model_from_string(file)
+    except Exception as error:  # the parser raises classes of its own, and plain ValueError
+        raise _broken(error) from None
+
+
+def _broken(error: Exception) -> ConfigError:
+    return ConfigError(f"this is no ONNX model, or it is cut short or broken: {shorten(' '.join(str(error).split()))}")
+
+
+def _check_form(onnx: ModuleType, graph: Any) -> None:
+    """The library's own check; after ours, as it would look for files that tensors name."""
+    try:
         onnx.checker.check_model(graph, full_check=False)
-    except Exception as error:  # the parser and the checker raise classes of their own, and plain ValueError
-        said = shorten(" ".join(str(error).split()))
-        raise ConfigError(f"this is no ONNX model, or it is cut short or broken: {said}") from None
-    return graph
+    except Exception as error:  # the checker's own classes
+        raise _broken(error) from None
 
 
 def _other_kind(file: bytes) -> str | None:
