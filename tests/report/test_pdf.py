@@ -13,13 +13,14 @@ import pytest
 
 from tests.report.conftest import BROWSER, needs_browser
 from wardround.errors import ConfigError, StoreError
+from wardround.report.html import render_report
 from wardround.report.pdf import BROWSERS, check_can_print, find_browser, write_pdf
 
 
 @pytest.fixture(scope="module")
 def printed(outcome, tmp_path_factory):
     path = tmp_path_factory.mktemp("pdf") / "report.pdf"
-    write_pdf(outcome, path, BROWSER)
+    write_pdf(render_report(outcome), path, BROWSER)
     assert [file.name for file in path.parent.iterdir()] == ["report.pdf"]
     return pypdf.PdfReader(path)
 
@@ -108,17 +109,17 @@ def test_only_a_pdf_is_replaced(tmp_path):
     assert check_can_print(old, browser) == Path(browser)
 
 
-def test_a_failed_print_leaves_the_old_file(outcome, tmp_path):
+def test_a_failed_print_leaves_the_old_file(tmp_path):
     path = tmp_path / "report.pdf"
     path.write_bytes(b"%PDF-1.4 old")
     broken = program(tmp_path / "broken", "import sys; sys.exit('No usable sandbox!')")
     with pytest.raises(StoreError, match=r"broken printed nothing; it could not start its sandbox"):
-        write_pdf(outcome, path, broken)
+        write_pdf("<!doctype html>", path, broken)
     assert path.read_bytes() == b"%PDF-1.4 old"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["broken", "report.pdf"]
 
 
-def test_a_browser_that_hangs_is_stopped_with_all_that_it_started(outcome, tmp_path):
+def test_a_browser_that_hangs_is_stopped_with_all_that_it_started(tmp_path):
     note = tmp_path / "child"
     hanging = program(
         tmp_path / "hanging",
@@ -128,7 +129,7 @@ def test_a_browser_that_hangs_is_stopped_with_all_that_it_started(outcome, tmp_p
     )
     begin = time.monotonic()
     with pytest.raises(StoreError, match="hanging did not finish within 2 s"):
-        write_pdf(outcome, tmp_path / "report.pdf", hanging, time_limit_seconds=2)
+        write_pdf("<!doctype html>", tmp_path / "report.pdf", hanging, time_limit_seconds=2)
     assert time.monotonic() - begin < 20
     child = int(note.read_text())
     for _ in range(100):

@@ -14,7 +14,7 @@ from wardround.data.report import ContractReport
 from wardround.data.sources.folder import tables_in
 from wardround.engines.simulated_hospitals import infer, simulate
 from wardround.errors import ConfigError
-from wardround.report.html import check_can_report, write_report
+from wardround.report.html import check_can_report, render_report, write_page
 from wardround.report.outcome import DataReading, StudyOutcome
 from wardround.report.pdf import check_can_print, find_browser, write_pdf
 from wardround.studies.extensions import installed_vocabulary
@@ -54,13 +54,17 @@ class Faces:
             show_json(outcome.to_json())
         else:
             show(outcome_text(outcome))
-        with output_kept_pure():
-            if self.report:
-                write_report(outcome, self.report)
-                talk(f"report: {self.report}")
-            if self.pdf:
-                write_pdf(outcome, self.pdf, find_browser(self.browser))
-                talk(f"report: {self.pdf}")
+        if self.report or self.pdf:
+            with output_kept_pure():
+                self._write(render_report(outcome))
+
+    def _write(self, page: str) -> None:
+        if self.report:
+            write_page(page, self.report)
+            talk(f"report: {self.report}")
+        if self.pdf:
+            write_pdf(page, self.pdf, find_browser(self.browser))
+            talk(f"report: {self.pdf}")
 
 
 def run_study(study_path: Path, folder: Path, *, faces: Faces, record: Path | None, seed: int) -> int:

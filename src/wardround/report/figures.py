@@ -80,14 +80,21 @@ def _let_powers_be_mathematics(figure: Figure) -> None:
     """Ticks of a logarithmic axis are formulas that matplotlib wrote, not text from outside."""
     from matplotlib.ticker import LogFormatterMathtext
 
-    figure.draw_without_rendering()  # makes the ticks
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
-        for formatter, labels in (
-            (axis.get_major_formatter(), axis.get_majorticklabels()),
-            (axis.get_minor_formatter(), axis.get_minorticklabels()),
-        ):
-            for label in labels:
-                label.set_parse_math(isinstance(formatter, LogFormatterMathtext))
+    formatted = [
+        (formatter, get_labels)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for formatter, get_labels in (
+            (axis.get_major_formatter(), axis.get_majorticklabels),
+            (axis.get_minor_formatter(), axis.get_minorticklabels),
+        )
+    ]
+    mathematical = [pair for pair in formatted if isinstance(pair[0], LogFormatterMathtext)]
+    if mathematical:
+        figure.draw_without_rendering()  # makes the ticks
+    for _, get_labels in mathematical:
+        for label in get_labels():
+            label.set_parse_math(True)
 
 
 def _for_a_page(svg: str, exhibit: FigureExhibit, prefix: str) -> str:

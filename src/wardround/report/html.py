@@ -38,26 +38,27 @@ def check_can_report(path: Path) -> None:
 
 
 def write_report(outcome: StudyOutcome, path: Path) -> None:
-    """Write the report of a study to a file, replacing a report there.
+    """Write the report of a study to a file, replacing a report there; raises as `write_page`."""
+    check_can_report(path)
+    write_page(render_report(outcome), path)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a rendered report to a file, replacing a report there.
 
     Raises:
         ConfigError: as `check_can_report`.
         StoreError: the file cannot be written.
     """
     check_can_report(path)
-    page = render_report(outcome)
     try:
         path.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
         raise StoreError(f"the report {path} cannot be written ({error.strerror})") from None
 
 
-def render_report(outcome: StudyOutcome, *, paper: str | None = None) -> str:
+def render_report(outcome: StudyOutcome) -> str:
     """The report as HTML.
-
-    Args:
-        outcome: what came of a study.
-        paper: size that it is printed on ("A4", "letter"); None leaves that to whoever prints it.
 
     Guarantees:
         everything_is_escaped: no text of a study, a site or a result becomes markup.
@@ -72,7 +73,7 @@ def render_report(outcome: StudyOutcome, *, paper: str | None = None) -> str:
     environment.filters["count"] = _count
     view = page_view(outcome)
     return environment.from_string(_resource("study.html.jinja")).render(
-        page=view, outcome=outcome, study=outcome.study, style=_resource("report.css"), paper=paper
+        page=view, outcome=outcome, study=outcome.study, style=_resource("report.css")
     )
 
 

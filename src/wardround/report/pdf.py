@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 from wardround.errors import ConfigError, StoreError
-from wardround.report.html import check_packages, render_report
-from wardround.report.outcome import StudyOutcome
+from wardround.report.html import check_packages
 from wardround.report.target import PDF, check_target
 
 BROWSERS = (
@@ -29,7 +28,8 @@ BROWSER_VARIABLE = "WARDROUND_BROWSER"
 """Environment variable of the command line that names a browser."""
 TIME_LIMIT_SECONDS = 120.0
 """After which the browser is stopped (unit: seconds)."""
-PAPER = "A4"
+_PAPER = "<style>@page { size: A4 } @page turned { size: A4 landscape }</style></head>"
+# Whoever prints the HTML chooses the paper.
 
 _OPTIONS = (
     "--headless",
@@ -88,10 +88,14 @@ def check_can_print(path: Path, browser: str | None = None) -> Path:
     return find_browser(browser)
 
 
-def write_pdf(
-    outcome: StudyOutcome, path: Path, browser: Path, *, time_limit_seconds: float = TIME_LIMIT_SECONDS
-) -> None:
-    """Write the report of a study to a PDF file, replacing a PDF there.
+def write_pdf(page: str, path: Path, browser: Path, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> None:
+    """Print a rendered report to a PDF file on A4, replacing a PDF there.
+
+    Args:
+        page: the report as HTML, from `render_report`.
+        path: of the PDF.
+        browser: that prints, from `find_browser`.
+        time_limit_seconds: after which the browser is stopped.
 
     Raises:
         ConfigError: as `check_can_print`.
@@ -101,7 +105,7 @@ def write_pdf(
         a_failed_print_leaves_the_old_file: the file is replaced by a whole new one or not at all.
     """
     check_can_print(path, str(browser))
-    page = render_report(outcome, paper=PAPER)
+    page = page.replace("</head>", _PAPER, 1)
     try:
         # Beside the file: it is moved there in one step, and a browser in a sandbox may see no other folder.
         with tempfile.TemporaryDirectory(
