@@ -364,8 +364,17 @@ def shown_cells(
     if curve.is_shown:
         events, censored = np.cumsum(curve.num_events_since), np.cumsum(curve.num_censored_since)
         cells += list(zip(curve.times.tolist(), events.tolist(), censored.tolist(), strict=True))
-    cells += [(at.time, at.num_events, at.num_censored) for at in curve.at_times if at.num_at_risk is not None]
+    cells += [(at.time, at.num_events, at.num_censored) for at in curve.at_times if at.num_events is not None]
     return sorted(cells)
+
+
+def gone_so_far(curve: SurvivalCurve, num_records: int) -> list[int]:
+    """How many left by every time at which that may be worked out, where all were there from the beginning."""
+    gone = [0, num_records]
+    gone += [num_records - at.num_at_risk for at in curve.at_times if at.num_at_risk is not None]
+    if curve.is_shown:
+        gone += [num_records - count for count in curve.num_at_risk if count is not None]
+    return sorted(set(gone))
 
 
 @given(RECORDS, st.integers(2, 8), st.booleans())
@@ -374,8 +383,8 @@ def test_shown_counts_are_not_small(records: dict[str, list[Any]], minimum_cell:
     sites = some_hospitals({**records, "time": [time + 1 for time in records["time"]]})
     frame = pooled(sites)
     federation = simulate(sites, contract=CONTRACT, disclosure=rules(minimum_cell))
-    options = {"entry": "start"} if has_entry else {}
-    result = estimate(federation, by="arm", times=(0.0, 2.0, 5.0, 9.0), **options)
+    options: dict[str, Any] = {"entry": "start"} if has_entry else {}
+    result = estimate(federation, by="arm", times=(0.0, 2.0, 3.0, 5.0, 7.0, 9.0), **options)
     for curve in result.curves:
         part = frame[frame.arm == curve.group]
         cells = shown_cells(curve, len(part), minimum_cell)
@@ -386,9 +395,11 @@ def test_shown_counts_are_not_small(records: dict[str, list[Any]], minimum_cell:
                 assert other - one == 0 or other - one >= minimum_cell
         counts = [curve.num_records, curve.num_events, curve.num_censored]
         assert all(count is None or count == 0 or count >= minimum_cell for count in counts)
+        if not has_entry and curve.num_records is not None:
+            assert min(np.diff(gone_so_far(curve, len(part))), default=minimum_cell) >= minimum_cell
         for at in curve.at_times:
             assert at.num_at_risk is None or at.num_at_risk == 0 or at.num_at_risk >= minimum_cell
-            if at.num_at_risk is not None:
+            if at.num_events is not None:
                 assert at.num_events == ((part.time <= at.time) & (part.event == 1)).sum()
         if curve.num_records is None or curve.num_events is None:
             assert not curve.is_shown
@@ -453,6 +464,18 @@ def test_rounded_counts_are_rounded_everywhere() -> None:
     ]
     counts += [count for curve in result.curves for count in (curve.num_records, curve.num_events, curve.num_censored)]
     assert all(count % 5 == 0 for count in counts)
+
+
+def test_more_numbers_under_observation_may_be_shown_than_estimates() -> None:
+    result = simulate(lung_by_institution()).run(
+        kaplan_meier(time="time", event="status", event_level="2", times=tuple(float(t) for t in range(0, 1000, 60)))
+    )
+    rows = result.curve().at_times
+    lung = pooled(lung_by_institution())
+    has_estimate, has_risk = ([getattr(at, name) is not None for at in rows] for name in ("survival", "num_at_risk"))
+    assert sum(has_risk) > sum(has_estimate) > 3
+    for at in rows:
+        assert at.num_at_risk in (None, (lung.time > at.time).sum())
 
 
 def test_one_sites_curves_need_the_rules_to_allow_them(lung: Simulation) -> None:

@@ -237,19 +237,18 @@ class _GroupCurves:
         return 0.0 if self._prepared.is_on_grid else rounded_up(float(bounds[self._places].max(initial=0.0)))
 
     def _at_times(self, events: Counts, incidence: Values, low: Values, high: Values) -> Iterator[IncidenceAt]:
-        """The cause at each tick; all None where a tick would give small counts back."""
+        """The cause at each tick; None where a number would give small counts back."""
         table, rules = self._table, self._rules
         so_far, at_risk = np.cumsum(events), np.cumsum(table.entered) - np.cumsum(table.left.sum(axis=0))
-        for time, tick, is_shown in zip(
-            self._times, self._ticks.tolist(), self._shown.tick_is_shown.tolist(), strict=True
-        ):
+        masks = (self._shown.tick_is_shown.tolist(), self._shown.risk_is_shown.tolist())
+        for time, tick, is_shown, has_risk in zip(self._times, self._ticks.tolist(), *masks, strict=True):
             # After the last one left, the incidence is known only if that one was not censored.
             is_after = tick > table.last and bool(table.left[0, table.last])
             values = [None if is_after or not is_shown else float(curve[tick]) for curve in (incidence, low, high)]
             limits = [None if value is None or math.isnan(value) else value for value in values[1:]]
             yield IncidenceAt(
                 time=time,
-                num_at_risk=rules.shown(int(at_risk[tick])) if is_shown else None,
+                num_at_risk=rules.shown(int(at_risk[tick])) if has_risk else None,
                 num_events=rules.shown(int(so_far[tick])) if is_shown else None,
                 incidence=values[0],
                 low=limits[0],

@@ -109,8 +109,7 @@ class GroupTable:
 
     def partition(self, ticks: Counts, minimum_cell: int) -> Shown:
         """What of the group may be shown."""
-        kinds = np.vstack([self.entered, self.left]) if self.has_entries else self.left
-        return shown_partition(kinds, ticks, minimum_cell)
+        return shown_partition(self.entered if self.has_entries else None, self.left, ticks, minimum_cell)
 
     def at_risk_since(self, places: Counts) -> Counts:
         """Under observation at the beginning of each interval that ends at a place, with those who entered in it."""
@@ -195,16 +194,17 @@ def _at_times(
     ticks: Counts,
     options: CurveOptions,
 ) -> tuple[AtTime, ...]:
-    """The group at each tick; all None where a tick would give small counts back."""
+    """The group at each tick; None where a number would give small counts back."""
     rows = []
     rules, entered, left = options.rules, np.cumsum(table.entered), np.cumsum(table.left, axis=1)
-    for time, tick, is_shown in zip(options.ticks, ticks.tolist(), shown.tick_is_shown.tolist(), strict=True):
+    masks = (shown.tick_is_shown.tolist(), shown.risk_is_shown.tolist())
+    for time, tick, is_shown, has_risk in zip(options.ticks, ticks.tolist(), *masks, strict=True):
         gone = left[:, tick]
-        counts = (int(entered[tick] - gone.sum()), int(gone[1:].sum()), int(gone[0]))
+        at_risk = rules.shown(int(entered[tick] - gone.sum())) if has_risk else None
         is_after = tick > table.last and survival[tick] > 0
         values = [None if is_after or not is_shown else float(curve[tick]) for curve in (survival, *limits)]
         low, high = (None if value is None or math.isnan(value) else value for value in values[1:])
-        at_risk, events, censored = (rules.shown(count) if is_shown else None for count in counts)
+        events, censored = (rules.shown(int(n)) if is_shown else None for n in (gone[1:].sum(), gone[0]))
         rows.append(
             AtTime(
                 time=time,

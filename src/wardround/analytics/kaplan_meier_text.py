@@ -145,10 +145,9 @@ def _risk_rows(result: KaplanMeierResult) -> list[list[str]]:
 
 
 def risk_text(at: AtTime) -> str:
-    """Number at risk with the events so far; a dash where they are hidden."""
-    if at.num_at_risk is None or at.num_events is None:
-        return ABSENT
-    return f"{at.num_at_risk} ({at.num_events})"
+    """Number at risk with the events so far; a dash where one is hidden."""
+    at_risk, events = (ABSENT if count is None else f"{count}" for count in (at.num_at_risk, at.num_events))
+    return at_risk if at_risk == events == ABSENT else f"{at_risk} ({events})"
 
 
 def headline_texts(result: KaplanMeierResult) -> tuple[str, ...]:

@@ -32,25 +32,31 @@ class Shown:
 
     Attributes:
         places: indices of the curve, increasing; none where the whole group is hidden.
-        tick_is_shown: of the times at which numbers at risk were asked for, shape (num_ticks,).
+        tick_is_shown: of the times at which numbers were asked for, shape (num_ticks,).
+        risk_is_shown: of the same times, where the number under observation at least is shown.
     """
 
     places: Counts
     tick_is_shown: NDArray[np.bool_]
+    risk_is_shown: NDArray[np.bool_]
 
 
-def shown_partition(kinds: Counts, ticks: Counts, minimum_cell: int) -> Shown:
+def shown_partition(entered: Counts | None, left: Counts, ticks: Counts, minimum_cell: int) -> Shown:
     """Cut the time so that as many of the ticks as possible, and then as many other points, may be shown.
 
+    The number under observation tells only how many left, not why; so it may be shown at more ticks.
+
     Args:
-        kinds: how many entered, were censored or had an event of each cause, shape (num_kinds, num_steps).
+        entered: how many entered at each point, shape (num_steps,); None: all were there from the beginning.
+        left: how many were censored, or had an event of each cause, shape (num_causes + 1, num_steps).
         ticks: indices after which numbers are wanted, not decreasing, shape (num_ticks,).
         minimum_cell: least count that is shown.
 
     Guarantees:
         no_small_count_between_what_is_shown: between two neighbours of all that is shown, of each kind, none or at
-            least `minimum_cell`.
+            least `minimum_cell`; where only the number under observation is shown, of all who left together.
     """
+    kinds = left if entered is None else np.vstack([entered, left])
     ends = np.append(np.minimum(ticks, kinds.shape[1] - 1), kinds.shape[1] - 1)
     sums = np.cumsum(kinds, axis=1)[:, ends]
     closed = shown_times(np.diff(sums, axis=1, prepend=0), minimum_cell)
@@ -62,7 +68,28 @@ def shown_partition(kinds: Counts, ticks: Counts, minimum_cell: int) -> Shown:
     for end in ends[closed].tolist():
         places.append(start + shown_times(kinds[:, start : end + 1], minimum_cell))
         start = end + 1
-    return Shown(places=np.concatenate(places), tick_is_shown=tick_is_shown)
+    shown = np.concatenate(places)
+    moves = left.sum(axis=0, keepdims=True) if entered is None else np.vstack([entered, left.sum(axis=0)])
+    risk_is_shown = _at_risk_ticks(np.cumsum(moves, axis=1), ends[:-1], tick_is_shown, shown, minimum_cell)
+    return Shown(places=shown, tick_is_shown=tick_is_shown, risk_is_shown=risk_is_shown)
+
+
+def _at_risk_ticks(
+    moved: Counts, ticks: Counts, tick_is_shown: NDArray[np.bool_], places: Counts, minimum_cell: int
+) -> NDArray[np.bool_]:
+    """At which ticks those who came and went so far, shape (num_moves, num_steps), may be told, beside what is."""
+    told = np.unique(np.concatenate([places, ticks[tick_is_shown], [moved.shape[1] - 1]]))
+    is_shown = tick_is_shown.copy()
+    last = np.zeros(len(moved), np.int64)
+    for number, tick in enumerate(ticks.tolist()):
+        before, after = told[told <= tick], told[told >= tick]
+        if len(before):  # what is told in between, or the last tick, whichever is later
+            last = np.maximum(last, moved[:, before[-1]])
+        parts = np.concatenate([moved[:, tick] - last, moved[:, after[0]] - moved[:, tick]])
+        if ((parts == 0) | (parts >= minimum_cell)).all():
+            is_shown[number] = True
+            last = moved[:, tick]
+    return is_shown
 
 
 def with_leavers(places: Counts, leavers: Counts) -> Counts:
