@@ -41,7 +41,7 @@ NUM_FINE_BINS = 4096
 """Bins of the first histogram of scores, of which the table's bins are made."""
 MAX_BINS, MIN_BINS = 256, 32
 """Most and fewest bins of scores."""
-MAX_CELLS = 2**19
+MAX_CELLS = 2**18
 """Most cells of a table of event times x score bins that more than the fewest bins are taken for."""
 SAME = 1e-9
 """Scores of one bin that spread less than this part of their standard deviation count as equal."""

@@ -31,7 +31,7 @@ MAX_CURVES = 6
 LARGEST_RATIO = 1e4
 """Where ratios are cut off in the plot, and at one over it."""
 _MOST_NAMED = 4
-_NARROW = 5
+_NARROW = 10
 _LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 _REFERENCES = {
     "Cox 1972": "Cox DR. Regression models and life-tables. J R Stat Soc B 1972; 34(2): 187-220.",
@@ -174,7 +174,7 @@ def cox_headlines(result: CoxResult) -> tuple[str, ...]:
     overall = next((test for test in result.proportionality if test.term == "GLOBAL"), None)
     if overall is None or not overall.p_value < level:
         return (first,)
-    return first, f"Hazards are not proportional (p {_p(overall.p_value)}): ratios are averages over the follow-up."
+    return first, f"Hazards are not proportional (p {_p(overall.p_value)}): each ratio is an average over follow-up."
 
 
 def _p(p_value: float) -> str:
@@ -183,7 +183,7 @@ def _p(p_value: float) -> str:
 
 
 def _outcome(result: CoxResult) -> str:
-    return plain_term(result.event.removesuffix(" = True"))
+    return plain_term(result.event.removesuffix(" = True").removesuffix(" = 1"))
 
 
 def _ratio(c: HazardRatio) -> str:
