@@ -9,6 +9,7 @@ from wardround.analytics.journal_text import (
     fixed_text,
     interval_text,
     listed,
+    p_relation,
     p_text,
     percent_text,
     plain_term,
@@ -94,3 +95,7 @@ def test_small_things():
     assert (percent_text(0.95), percent_text(0.999)) == ("95%", "99.9%")
     assert (count_text(None), count_text(12), count_text(12.0)) == ("hidden", "12", "12")
     assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
+
+
+def test_p_values_in_a_sentence() -> None:
+    assert [p_relation(value) for value in (0.0123, 0.0002, 0.99999)] == ["= 0.012", "<0.001", ">0.999"]

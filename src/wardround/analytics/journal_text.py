@@ -27,6 +27,12 @@ def p_text(p_value: float) -> str:
     return f">{1 - LEAST_P}" if p_value >= 1 - LEAST_P / 2 else f"{p_value:.3f}"
 
 
+def p_relation(p_value: float) -> str:
+    """A p-value as it stands behind "P": "= 0.012", "<0.001"."""
+    text = p_text(p_value)
+    return text if text[0] in "<>" else f"= {text}"
+
+
 def fixed_text(value: float, decimals: int) -> str:
     """A number with so many decimals, a true minus sign before it; a dash where there is none."""
     if math.isnan(value):

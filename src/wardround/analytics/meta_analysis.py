@@ -17,6 +17,7 @@ from wardround.analytics.cox_result import HazardRatio
 from wardround.analytics.cox_risk import Ties
 from wardround.analytics.families import FamilyName, LinkName
 from wardround.analytics.glm_result import Coefficient
+from wardround.analytics.journal_text import listed
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.meta_analysis_combine import CombinedEstimate, TauMethod, combine, combine_vectors
 from wardround.analytics.meta_analysis_models import Collected, CoxSites, GLMSites, SiteModel
@@ -179,12 +180,21 @@ def site_fits(setting: Setting, total: Total[SiteEstimates], prepared: Prepared)
             )
         )
     if sum(fit.is_fitted for fit in fits) < 2:
-        failed = "; ".join(f"{fit.site}: {fit.status}" for fit in fits if not fit.is_fitted)
+        failed = "; ".join(_failures(tuple(fits)))
         raise ModelError(
             f"a meta-analysis needs two sites that can fit the model on their own ({failed}); use fewer or coarser "
             "predictors, or fit the model to all records by its exact sums (glm, cox)"
         )
     return tuple(fits)
+
+
+def _failures(fits: tuple[SiteFit, ...]) -> list[str]:
+    """The sites without a fit, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for fit in fits:
+        if not fit.is_fitted:
+            by_reason.setdefault(fit.status, []).append(fit.site)
+    return [f"{listed(sites)} ({reason})" for reason, sites in by_reason.items()]
 
 
 def _raw_scale(
@@ -275,9 +285,7 @@ def _notes(
     collected: Collected, fits: tuple[SiteFit, ...], coefficients: list[MetaCoefficient], remarks: tuple[str, ...]
 ) -> tuple[str, ...]:
     notes = list(collected.notes)
-    for fit in fits:
-        if not fit.is_fitted:
-            notes.append(f"{fit.site} is left out of the meta-analysis: {fit.status}")
+    notes += [f"left out of the meta-analysis: {text}" for text in _failures(fits)]
     if not all(fit.is_fitted for fit in fits) and any(c.exact for c in coefficients):
         notes.append("the federated fit is over the records of all sites, those that are left out among them")
     num_fitted = sum(fit.is_fitted for fit in fits)

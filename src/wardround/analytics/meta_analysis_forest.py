@@ -13,7 +13,7 @@ from wardround.analytics.journal_text import (
     count_text,
     decimals_for,
     fixed_text,
-    p_text,
+    p_relation,
     percent_text,
     plain_term,
 )
@@ -28,6 +28,8 @@ MAX_ROWS = 60
 """Most sites that a forest plot shows."""
 INK = "black"
 _GREY = "0.45"
+_TOP = 1.7
+# Height of the plot above the first site, for the heads of the columns.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +58,31 @@ def forest(result: MetaAnalysisResult, coefficient: MetaCoefficient) -> Figure:
     axes, numbers = figure.subplots(1, 2, width_ratios=[1, 1.05])
     # The sites, a gap, and what was made of them.
     places = [-float(i) - (0.6 if i >= num_sites else 0.0) for i in range(len(rows))]
-    limit = np.log(LARGEST_RATIO)
+    limits = _limits(rows)
     is_ratio = result.ratio_name is not None
     for row, place in zip(rows, places, strict=True):
-        ends = np.array([row.estimate, row.low, row.high])
-        _draw(axes, row, place, np.exp(np.clip(ends, -limit, limit)) if is_ratio else ends)
+        ends = np.array([row.estimate, *np.clip([row.low, row.high], *limits)])
+        _draw(axes, row, place, np.exp(ends) if is_ratio else ends, (row.low < limits[0], row.high > limits[1]))
     axes.axvline(1.0 if is_ratio else 0.0, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     if is_ratio:
         axes.set_xscale("log")
         plain_ticks(axes)
-    _label(axes, rows, places)
+    _label(axes, rows, places, has_events=result.has_events)
     _write(numbers, result, rows, places)
     what = result.ratio_name or "Coefficient"
     axes.set_xlabel(f"{what} of {shorten(plain_term(coefficient.term))}", color=INK)
     figure.supxlabel(_heterogeneity(coefficient), x=0.01, ha="left", fontsize=9, color=INK)
     return figure
+
+
+def _limits(rows: list[_Row]) -> tuple[float, float]:
+    """Where intervals are cut off, so that one site that knows little does not hide what the others know."""
+    combined = [row for row in rows if row.kind != "site"]
+    middle = combined[0].estimate
+    needed = [*(row.estimate for row in rows), *(end for row in combined for end in (row.low, row.high))]
+    reach = max(1.2 * max(abs(value - middle) for value in needed), 4 * (combined[0].high - combined[0].low))
+    largest = np.log(LARGEST_RATIO) if rows else np.inf
+    return middle - min(reach, largest), middle + min(reach, largest)
 
 
 def _site_rows(result: MetaAnalysisResult, coefficient: MetaCoefficient) -> list[_Row]:
@@ -80,8 +92,8 @@ def _site_rows(result: MetaAnalysisResult, coefficient: MetaCoefficient) -> list
     rows = []
     for i, site in enumerate(one.labels[:MAX_ROWS]):
         fit, reach = fits[site], half * one.standard_errors[i]
-        told = f" ({count_text(fit.num_events)}/{count_text(fit.num_records)})" if result.has_events else ""
-        told = told or f" (n = {count_text(fit.num_records)})"
+        events = f"{count_text(fit.num_events)}/" if result.has_events else ""
+        told = f" ({events}{count_text(fit.num_records)})"
         rows.append(
             _Row(
                 label=shorten(site) + told,
@@ -118,7 +130,8 @@ def _row(label: str, kind: Literal["diamond", "exact"], value: CombinedEstimate)
     return _Row(label=label, kind=kind, estimate=value.estimate, low=value.low, high=value.high)
 
 
-def _draw(axes: Any, row: _Row, place: float, ends: Any) -> None:
+def _draw(axes: Any, row: _Row, place: float, ends: Any, is_cut: tuple[bool, bool]) -> None:
+    """One line; an interval that goes on beyond the plot ends in an arrow."""
     estimate, low, high = ends
     if row.kind == "diamond":
         axes.fill([low, estimate, high, estimate], [place, place + 0.3, place, place - 0.3], color="C0", linewidth=0)
@@ -126,20 +139,34 @@ def _draw(axes: Any, row: _Row, place: float, ends: Any) -> None:
     is_exact = row.kind == "exact"
     style = "-" if row.kind != "prediction" else (0, (1, 1.2))
     axes.hlines(place, low, high, color="C1" if is_exact else INK, linewidth=1.8 if is_exact else 1.1, linestyle=style)
+    for end, marker, goes_on in ((low, "<", is_cut[0]), (high, ">", is_cut[1])):
+        if goes_on:
+            axes.plot([end], [place], marker, color=INK, markersize=5)
     if row.kind == "site":
         axes.plot([estimate], [place], "s", color="C0", markersize=3 + 9 * np.sqrt(row.weight or 0.0))
     if is_exact:
         axes.plot([estimate], [place], "o", color="C1", markersize=6.5)
 
 
-def _label(axes: Any, rows: list[_Row], places: list[float]) -> None:
+def _label(axes: Any, rows: list[_Row], places: list[float], *, has_events: bool) -> None:
     """Sites and combined estimates on the left, no frame."""
     axes.set_yticks(places, [row.label for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_parse_math(False)  # a dollar sign in a name is no mathematics
         label.set_fontweight("normal" if row.kind == "site" else "bold")
         label.set_fontsize(9)
-    axes.set_ylim(min(places) - 0.8, 1.1)
+    axes.text(
+        -0.02,
+        0.75,
+        "Site (events/records)" if has_events else "Site (records)",
+        transform=axes.get_yaxis_transform(),
+        ha="right",
+        va="center",
+        fontsize=9,
+        fontweight="bold",
+        color=INK,
+    )
+    axes.set_ylim(min(places) - 0.8, _TOP)
     axes.tick_params(axis="y", length=0, colors=INK)
     axes.tick_params(axis="x", colors=INK)
     for side in ("top", "right", "left"):
@@ -150,12 +177,12 @@ def _write(axes: Any, result: MetaAnalysisResult, rows: list[_Row], places: list
     """The numbers on the right, at the height of what they are of."""
     axes.set_axis_off()
     axes.set_xlim(0, 1)
-    axes.set_ylim(min(places) - 0.8, 1.1)
+    axes.set_ylim(min(places) - 0.8, _TOP)
     options: dict[str, Any] = {"va": "center", "fontsize": 9, "color": INK}
     head = {**options, "fontweight": "bold"}
     axes.text(0.0, 0.75, f"Estimate ({percent_text(result.confidence)} CI)", **head)
-    for x, text in ((0.79, "Fixed"), (1.0, "Random")):
-        axes.text(x, 0.75, text, ha="right", **head)
+    for x, height, text in ((1.0, 1.35, "Weight"), (0.79, 0.75, "fixed"), (1.0, 0.75, "random")):
+        axes.text(x, height, text, ha="right", **head)
     decimals = decimals_for(min((row.high - row.low) / 2 for row in rows))
     for row, place in zip(rows, places, strict=True):
         axes.text(0.0, place, _numbers(result, row, decimals), **options)
@@ -178,5 +205,5 @@ def _heterogeneity(coefficient: MetaCoefficient) -> str:
     spread = coefficient.combination.heterogeneity
     return (
         f"Heterogeneity: I² = {100 * spread.i2:.0f}% ({100 * spread.i2_low:.0f}% to {100 * spread.i2_high:.0f}%), "
-        f"τ² = {spread.tau2:.3g}, Q = {spread.q:.2f} ({spread.df} df), P = {p_text(spread.p_value)}"
+        f"τ² = {spread.tau2:.3g}, Q = {spread.q:.2f} ({spread.df} df), P {p_relation(spread.p_value)}"
     )

@@ -14,6 +14,7 @@ from wardround.analytics.journal_text import (
     count_text,
     fixed_text,
     interval_text,
+    p_relation,
     p_text,
     percent_text,
     plain_term,
@@ -94,7 +95,7 @@ def mixed_headlines(result: MixedResult) -> tuple[str, ...]:
     parts = [f"{plain_term(c.term)} {_estimate(c, result)}" for c in shown[:_MOST_NAMED]]
     name = RATIO_NAMES.get(result.link, "Coefficient")
     clear = (f"{name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}.",) if parts else ()
-    return (f"{differ}, P {_p(result.test.p_value)}.", *clear)
+    return (f"{differ}, P {p_relation(result.test.p_value)}.", *clear)
 
 
 def mixed_exhibits(result: MixedResult) -> tuple[Exhibit, ...]:
@@ -134,11 +135,6 @@ def mixed_exhibits(result: MixedResult) -> tuple[Exhibit, ...]:
         )
     )
     return tuple(exhibits)
-
-
-def _p(value: float) -> str:
-    text = p_text(value)
-    return text if text.startswith(("<", ">")) else f"= {text}"
 
 
 def _slopes(result: MixedResult) -> list[Coefficient]:
@@ -182,7 +178,7 @@ def _between(result: MixedResult) -> pd.DataFrame:
         rows["Intraclass correlation"] = f"{result.icc:.3f}{interval}"
     if result.median_odds_ratio is not None:
         rows[f"Median {'odds' if result.family == 'binomial' else 'rate'} ratio"] = f"{result.median_odds_ratio:.2f}"
-    rows["Without random effects"] = f"\u03c7\u00b2 = {result.test.statistic:.2f}, P {_p(result.test.p_value)}"
+    rows["Without random effects"] = f"\u03c7\u00b2 = {result.test.statistic:.2f}, P {p_relation(result.test.p_value)}"
     rows["Records; sites"] = f"{count_text(result.num_records)}; {result.num_groups}"
     return pd.DataFrame({"Value": list(rows.values())}, index=pd.Index(list(rows), name=""))
 

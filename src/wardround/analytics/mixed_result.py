@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wardround.analytics.glm_result import Coefficient
-from wardround.analytics.journal_text import ABSENT, count_text, fixed_text, p_text, percent_text
+from wardround.analytics.journal_text import ABSENT, count_text, fixed_text, p_relation, p_text, percent_text
 from wardround.analytics.result import Exhibit, json_text, json_value
 
 if TYPE_CHECKING:
@@ -208,9 +208,8 @@ class MixedResult:
         lines += [f"intraclass correlation {self.icc:.4f}"] if self.icc is not None else []
         name = "odds" if self.family == "binomial" else "rate"
         lines += [f"median {name} ratio {self.median_odds_ratio:.3f}"] if self.median_odds_ratio is not None else []
-        lines.append(
-            f"without random effects: chi2({self.test.df}) = {self.test.statistic:.3f}, P {p_text(self.test.p_value)}"
-        )
+        test = f"chi2({self.test.df}) = {self.test.statistic:.3f}, P {p_relation(self.test.p_value)}"
+        lines.append(f"without random effects: {test}")
         return "\n".join([*lines, f"intervals: {percent_text(self.confidence)}", *self.notes])
 
     def _counts(self) -> str:
