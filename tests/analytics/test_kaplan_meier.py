@@ -646,8 +646,10 @@ def test_is_a_result(lung: Simulation) -> None:
     assert any(reference.startswith("Irwin") for reference in result.references)
     figure, groups, risk = result.exhibits()
     assert figure.kind == groups.kind == risk.kind == "survival"
-    assert "sex 1 270 (210 to 306)" not in figure.description  # type: ignore[union-attr]
-    assert "Median survival" in figure.description  # type: ignore[union-attr]
+    medians = "Median survival (95% CI): sex 1: 269 (210 to 306); sex 2: 426 (345 to 524)."
+    assert medians in figure.description  # type: ignore[union-attr]
+    assert "Log-rank test: chi-squared 10.21, df 1, p = 0.001." in groups.note
+    assert groups.frame.loc["sex 1", "Median (95% CI)"] == "269 (210 to 306)"  # type: ignore[union-attr]
 
 
 def test_the_figure_holds_no_mark_of_a_single_patient(lung: Simulation) -> None:

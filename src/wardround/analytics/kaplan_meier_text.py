@@ -157,11 +157,10 @@ def headline_texts(result: KaplanMeierResult) -> tuple[str, ...]:
         median = median_of(curve)
         if median is not None:
             name = group_name(result.by, curve.group)
-            parts.append(f"{name} {_quantile_text(median, result.unit)}".lstrip())
+            parts.append(f"{name + ': ' if name else ''}{_quantile_text(median, result.unit)}")
     said = [f"Median survival ({percent_text(result.confidence)} CI): {'; '.join(parts)}."] if parts else []
     if result.test is not None and not math.isnan(result.test.p_value):
-        p = p_text(result.test.p_value)
-        said.append(f"The {result.test.title} gives p {'' if p[0] in '<>' else '= '}{p}.")
+        said.append(f"The {result.test.title} gives {_p(result.test.p_value)}.")
     return tuple(said)
 
 
@@ -222,15 +221,33 @@ def survival_exhibits(result: KaplanMeierResult) -> tuple[Exhibit, ...]:
             kind="survival",
         )
         exhibits.append(figure)
-    note = " ".join(result.notes)
+    note = " ".join([*_comparisons(result), *result.notes])
     exhibits.append(TableExhibit(title=f"{title}: groups", frame=_group_frame(result), note=note, kind="survival"))
     risk = TableExhibit(
         title=f"{title}: at chosen times",
         frame=_risk_frame(result),
-        note=f"Time: {time_text(result)}. Under observation after the time; events and censored up to it.",
+        note=f"Time: {time_text(result)}. Under observation after that time, events up to it.",
         kind="survival",
     )
     return (*exhibits, risk)
+
+
+def _comparisons(result: KaplanMeierResult) -> Iterator[str]:
+    """The test and the differences of restricted means, as a table's note says them."""
+    if result.test is not None and not math.isnan(result.test.p_value):
+        within = f" within {listed([plain(name) for name in result.test.strata])}" if result.test.strata else ""
+        title = f"{result.test.title[0].upper()}{result.test.title[1:]}"
+        statistic = f"chi-squared {result.test.statistic:.2f}, df {result.test.df}"
+        yield f"{title}{within}: {statistic}, {_p(result.test.p_value)}."
+    for d in result.mean_differences:
+        groups = [group_name(result.by, group) for group in (d.group, d.reference)]
+        difference = interval_text(d.estimate, d.low, d.high)
+        yield f"Difference of means, {groups[0]} less {groups[1]}: {difference}, {_p(d.p_value)}."
+
+
+def _p(p_value: float) -> str:
+    p = p_text(p_value)
+    return f"p {p}" if p[0] in "<>" else f"p = {p}"
 
 
 def _lines(result: KaplanMeierResult) -> str:
@@ -248,7 +265,7 @@ def _group_frame(result: KaplanMeierResult) -> pd.DataFrame:
             row[f"Median ({percent_text(result.confidence)} CI)"] = _quantile_text(median, None)
         if mean is not None:
             row[f"Mean up to {mean.horizon:g}"] = interval_text(mean.estimate, mean.low, mean.high)
-        rows[plain(curve.group)] = row
+        rows[group_name(result.by, curve.group) or "All"] = row
     return pd.DataFrame.from_dict(rows, orient="index").fillna(ABSENT)
 
 
@@ -258,11 +275,10 @@ def _risk_frame(result: KaplanMeierResult) -> pd.DataFrame:
         for at in curve.at_times:
             rows.append(
                 {
-                    "Group": plain(curve.group),
+                    "Group": group_name(result.by, curve.group) or "All",
                     "Time": f"{at.time:g}",
                     "Under observation": count_text(at.num_at_risk),
                     "Events": count_text(at.num_events),
-                    "Censored": count_text(at.num_censored),
                     "Survival": _survival_text(at),
                 }
             )
