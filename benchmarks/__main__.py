@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import codec, cox, engine, evaluate, glm, kaplan_meier, multivariate
+from benchmarks import codec, cox, engine, evaluate, glm, kaplan_meier, multivariate, report
 from benchmarks.measure import COLUMNS, Row, cells
 
 BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
     "glm": glm.rows,
     "kaplan_meier": kaplan_meier.rows,
     "multivariate": multivariate.rows,
+    "report": report.rows,
 }
 WIDTHS = (46, 12, 34, 7, 7, 4)
 
