@@ -33,6 +33,7 @@ PUBLIC = [
     "glm",
     "heterogeneity",
     "imputed",
+    "imputed_cox",
     "kaplan_meier",
     "kmeans",
     "load_model",

@@ -17,6 +17,7 @@ from wardround.analytics.evaluate import evaluate as _evaluate
 from wardround.analytics.glm import glm as _glm
 from wardround.analytics.heterogeneity import heterogeneity as _heterogeneity
 from wardround.analytics.imputed import imputed as _imputed
+from wardround.analytics.imputed_cox import imputed_cox as _imputed_cox
 from wardround.analytics.kaplan_meier import kaplan_meier as _kaplan_meier
 from wardround.analytics.kmeans import kmeans as _kmeans
 from wardround.analytics.meta_analysis import meta_analysis as _meta_analysis
@@ -68,6 +69,7 @@ cox = face(_cox)
 describe = face(_describe)
 evaluate = face(_evaluate)
 glm = face(_glm)
+imputed_cox = face(_imputed_cox)
 meta_analysis = face(_meta_analysis)
 mixed = face(_mixed)
 heterogeneity = face(_heterogeneity)

@@ -1,8 +1,8 @@
 # Reference numbers for multiple imputation: Rubin's rules (mice::pool.scalar, mice::D1), and mice itself on the heart
-# disease data of the UCI repository (four hospitals), whose estimates vary by the random draws.
+# disease data of the UCI repository (four hospitals) and on survival's lung data, whose estimates vary by the draws.
 #
 # Run in this folder:  Rscript imputation.R FOLDER_OF_HEART_DATA > imputation.json
-# Made with R 4.2.2, mice 3.15.0, jsonlite 1.8.4.
+# Made with R 4.2.2, mice 3.15.0, survival 3.5-3, jsonlite 1.8.4.
 suppressPackageStartupMessages({library(mice); library(jsonlite)})
 
 set.seed(1)
@@ -39,7 +39,16 @@ used$exang <- factor(used$exang)
 method <- c("", "", "", "norm", "norm", "logreg", "norm")
 imp <- mice(used, m = 200, maxit = 10, method = method, seed = 11, printFlag = FALSE)
 fit <- summary(pool(with(imp, glm(disease ~ age + sex + chol + thalach + exang + oldpeak, family = binomial))))
+lung <- survival::lung
+lung$hazard <- nelsonaalen(lung, time, status)
+used <- lung[, c("time", "status", "hazard", "age", "sex", "ph.ecog", "wt.loss", "meal.cal")]
+predictors <- make.predictorMatrix(used)
+predictors[, "time"] <- 0
+method <- c(rep("", 5), rep("norm", 3))
+imp <- mice(used, m = 300, maxit = 10, method = method, predictorMatrix = predictors, seed = 7, printFlag = FALSE)
+cox <- summary(pool(with(imp, survival::coxph(survival::Surv(time, status) ~ age + sex + ph.ecog + wt.loss + meal.cal))))
 cat(toJSON(list(
   q = q, u = u, scalar = scalar, joint = joint,
-  heart = list(term = as.character(fit$term), estimate = fit$estimate, std_error = fit$std.error)
+  heart = list(term = as.character(fit$term), estimate = fit$estimate, std_error = fit$std.error),
+  lung = list(term = as.character(cox$term), estimate = cox$estimate, std_error = cox$std.error, df = cox$df)
 ), digits = NA, auto_unbox = TRUE))

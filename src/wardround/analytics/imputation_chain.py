@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.analytics.linear import pack_symmetric
+from wardround.analytics.survival_time import grid_index
 from wardround.data.table import Table
 from wardround.errors import DataError
 
@@ -33,24 +34,29 @@ class ChainVariable:
 
     Attributes:
         name: the variable.
-        kind: whether it is drawn as a number or as one of its levels.
+        kind: whether it is drawn as a number or as one of its levels; or a time to an event, which is never missing and
+            enters the models as the cumulative hazard up to it.
         levels: for a category, its values that occur, as the table's column holds them, the reference first.
         center: of each of its columns.
         scale: of each of its columns, greater than 0.
         low: least value that is imputed; None: any.
         high: greatest value that is imputed; None: any.
+        hazard: of a time, the cumulative hazard at each point of its grid.
+        step: distance of two of these points.
     """
 
     name: str
-    kind: Literal["number", "category"]
+    kind: Literal["number", "category", "hazard"]
     levels: tuple[float, ...] = ()
     center: tuple[float, ...]
     scale: tuple[float, ...]
     low: float | None = None
     high: float | None = None
+    hazard: tuple[float, ...] = ()
+    step: float = 1.0
 
     def __post_init__(self) -> None:
-        expected = 1 if self.kind == "number" else len(self.levels) - 1
+        expected = len(self.levels) - 1 if self.kind == "category" else 1
         if len(self.center) != expected or len(self.scale) != expected or not all(s > 0 for s in self.scale):
             raise ValueError(f"{self.name}: center and scale must have one element a column, scale above 0")
 
@@ -66,9 +72,18 @@ class ChainVariable:
 
     def coded(self, values: Values) -> Values:
         """Its standardised columns at these values, shape (num_values, num_columns)."""
-        raw = values[:, None] if self.kind == "number" else np.equal.outer(values, np.array(self.levels[1:]))
+        if self.kind == "category":
+            raw = np.equal.outer(values, np.array(self.levels[1:])).astype(np.float64)
+        else:
+            raw = (self._hazard_at(values) if self.kind == "hazard" else values)[:, None]
         standardised: Values = (raw - np.array(self.center)) / np.array(self.scale)
         return standardised
+
+    def _hazard_at(self, times: Values) -> Values:
+        place = grid_index(times, self.step)
+        if not ((place >= 0) & (place < len(self.hazard))).all():
+            raise DataError(f"variable {self.name!r} is missing, negative, or beyond the grid that was counted before")
+        return np.array(self.hazard)[place.astype(np.int64)]
 
     def index(self, values: Values) -> NDArray[np.intp]:
         """Which of its levels these values are, shape (num_values,).
@@ -177,7 +192,7 @@ def start(table: Table, chain: Chain, rng: np.random.Generator) -> Copies:
 
 
 def _first_values(variable: ChainVariable, shape: tuple[int, int], rng: np.random.Generator) -> Values:
-    if variable.kind == "number":
+    if variable.kind != "category":  # a time has no missing values
         drawn: Values = variable.center[0] + variable.scale[0] * rng.standard_normal(shape)
         return within(variable, drawn)
     limits = np.cumsum(variable.shares)[:-1]

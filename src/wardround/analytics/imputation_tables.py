@@ -14,10 +14,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from wardround.analytics.cox import (
+    pair_products,
+    risk_sums,
+    score_histogram,
+    score_products,
+    score_table,
+    second_moment_sums,
+    site_pairs,
+    site_score_products,
+    site_terms,
+)
+from wardround.analytics.cox_sums import leaving
 from wardround.analytics.glm import finish, first_terms, separated, terms
 from wardround.analytics.imputation_chain import Copies
 from wardround.analytics.preparation_sums import census, column_sums, expression_sums, far_records
 from wardround.analytics.quantiles import bracket_counts, magnitudes
+from wardround.analytics.survival_time import check_times
 from wardround.data.table import Table
 from wardround.errors import DataError, LocalProtocolError
 from wardround.sums import Ask, Contribution, SiteFunction, Steps, stateful_site_function
@@ -89,6 +102,17 @@ on_first_terms = on_completed(first_terms)
 on_terms = on_completed(terms)
 on_separated = on_completed(separated)
 on_finish = on_completed(finish)
+on_check_times = on_completed(check_times)
+on_leaving = on_completed(leaving)
+on_risk_sums = on_completed(risk_sums)
+on_second_moment_sums = on_completed(second_moment_sums)
+on_site_terms = on_completed(site_terms)
+on_score_products = on_completed(score_products)
+on_site_score_products = on_completed(site_score_products)
+on_score_histogram = on_completed(score_histogram)
+on_score_table = on_completed(score_table)
+on_pair_products = on_completed(pair_products)
+on_site_pairs = on_completed(site_pairs)
 
 COMPLETED: Mapping[str, SiteFunction[..., Any]] = MappingProxyType(
     {
@@ -104,6 +128,17 @@ COMPLETED: Mapping[str, SiteFunction[..., Any]] = MappingProxyType(
             on_terms,
             on_separated,
             on_finish,
+            on_check_times,
+            on_leaving,
+            on_risk_sums,
+            on_second_moment_sums,
+            on_site_terms,
+            on_score_products,
+            on_site_score_products,
+            on_score_histogram,
+            on_score_table,
+            on_pair_products,
+            on_site_pairs,
         )
     }
 )

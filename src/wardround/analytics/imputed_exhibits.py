@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,9 @@ _REFERENCES = {
     "Little": "Little RJA. Missing-data adjustments in large surveys. J Bus Econ Stat 1988; 6(3): 287-296.",
     "Li": "Li KH, Raghunathan TE, Rubin DB. Large-sample significance levels from multiply imputed data using "
     "moment-based statistics and an F reference distribution. J Am Stat Assoc 1991; 86(416): 1065-1073.",
+    "Cox": "Cox DR. Regression models and life-tables. J R Stat Soc B 1972; 34(2): 187-220.",
+    "White and Royston": "White IR, Royston P. Imputing missing covariate values for the Cox model. Stat Med 2009; "
+    "28(15): 1982-1998.",
     "Gelman": "Gelman A, Rubin DB. Inference from iterative simulation using multiple sequences. Stat Sci 1992; 7(4): "
     "457-472.",
 }
@@ -57,7 +61,7 @@ def imputed_methods(result: ImputedResult) -> str:
         "sites together, from sums; each site drew its own missing values from them, and no imputed value left it."
     )
     analysed = (
-        f"The model {result.formula} ({result.family}, link {result.link}) was fitted to each completed copy, and the "
+        f"{_model(result)} was fitted to each completed copy, and the "
         "fits were pooled by Rubin's rules (Rubin 1987) with small-sample degrees of freedom (Barnard 1999)."
     )
     sentences = [
@@ -77,6 +81,15 @@ def imputed_methods(result: ImputedResult) -> str:
     return " ".join(sentences)
 
 
+def _model(result: ImputedResult) -> str:
+    if result.family == "cox":
+        return (
+            f"The proportional hazards model {result.formula} (Cox 1972), whose event and cumulative hazard the "
+            "imputation models held (White and Royston 2009),"
+        )
+    return f"The model {result.formula} ({result.family}, link {result.link})"
+
+
 def _draws(models: set[str | None], num_donors: int) -> str:
     drawn = []
     if "linear" in models:
@@ -91,7 +104,7 @@ def _draws(models: set[str | None], num_donors: int) -> str:
 def imputed_references(result: ImputedResult) -> tuple[str, ...]:
     """Of the methods that were used."""
     text = imputed_methods(result)
-    return tuple(reference for name, reference in _REFERENCES.items() if f"({name} " in text)
+    return tuple(reference for name, reference in _REFERENCES.items() if re.search(rf"\({name} \d", text))
 
 
 def imputed_headlines(result: ImputedResult) -> tuple[str, ...]:
@@ -102,7 +115,7 @@ def imputed_headlines(result: ImputedResult) -> tuple[str, ...]:
     level = 1 - result.confidence
     clear = sorted((t for t in _shown(result) if t.p_value < level), key=lambda t: t.p_value)
     if clear:
-        name = RATIO_NAMES.get(result.link, "Coefficient").lower()
+        name = ratio_name(result).lower()
         parts = [f"{plain_term(t.term)} {_estimate(t, result)}" for t in clear[:4]]
         told.append(f"{_outcome(result)}: {name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}.")
     return tuple(told)
@@ -110,7 +123,7 @@ def imputed_headlines(result: ImputedResult) -> tuple[str, ...]:
 
 def imputed_exhibits(result: ImputedResult) -> tuple[Exhibit, ...]:
     """Forest plot, pooled coefficients, missing values, convergence."""
-    name = RATIO_NAMES.get(result.link, "Coefficient")
+    name = ratio_name(result)
     exhibits: list[Exhibit] = []
     if _shown(result):
         exhibits.append(
@@ -143,6 +156,11 @@ def imputed_exhibits(result: ImputedResult) -> tuple[Exhibit, ...]:
     return tuple(exhibits)
 
 
+def ratio_name(result: ImputedResult) -> str:
+    """What the exponential of a coefficient is, or "Coefficient" where it is none's."""
+    return "Hazard ratio" if result.family == "cox" else RATIO_NAMES.get(result.link, "Coefficient")
+
+
 def _outcome(result: ImputedResult) -> str:
     return plain_term(result.outcome.removesuffix(" = True"))
 
@@ -160,7 +178,7 @@ def _estimate(term: PooledTerm | CompleteCaseTerm, result: ImputedResult) -> str
 
 
 def _coefficients(result: ImputedResult) -> pd.DataFrame:
-    name = f"{RATIO_NAMES.get(result.link, 'Coefficient')} ({percent_text(result.confidence)} CI)"
+    name = f"{ratio_name(result)} ({percent_text(result.confidence)} CI)"
     complete = {term.term: term for term in result.complete_cases or ()}
     rows = {}
     for term in _shown(result):
@@ -254,7 +272,7 @@ def forest(result: ImputedResult) -> Figure:
         text.set_parse_math(False)
     if is_ratio and terms:
         _ratio_axis(axes)
-    axes.set_xlabel(f"{RATIO_NAMES.get(result.link, 'Coefficient')} ({percent_text(result.confidence)} interval)")
+    axes.set_xlabel(f"{ratio_name(result)} ({percent_text(result.confidence)} interval)")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure

@@ -251,7 +251,7 @@ class VariableRole:
 
     name: str
     role: Role
-    kind: Literal["number", "category"]
+    kind: Literal["number", "category", "hazard"]
     num_missing: int
     num_sites_without: int
     sites_without: tuple[str, ...] | None
@@ -273,30 +273,78 @@ class Planned:
     centred: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What is pooled of one fit.
+
+    Attributes:
+        formula: as given.
+        family: distribution of the outcome; "cox" for proportional hazards.
+        link: link function.
+        outcome: what is modelled, in words.
+        names: of the coefficients.
+        estimates: shape (num_terms,).
+        covariance: of the estimates, shape (num_terms, num_terms).
+        low: lower ends of their intervals, shape (num_terms,).
+        high: upper ends.
+        df: residual degrees of freedom of the complete data.
+        tests: terms of the formula with their numbers of columns.
+    """
+
+    formula: str
+    family: str
+    link: str
+    outcome: str
+    names: tuple[str, ...]
+    estimates: Values
+    covariance: Values
+    low: Values
+    high: Values
+    df: float
+    tests: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of_glm(cls, fit: GLMResult) -> Fitted:
+        """Of a generalised linear model."""
+        return cls(
+            formula=fit.formula,
+            family=fit.family,
+            link=fit.link,
+            outcome=fit.outcome,
+            names=tuple(term.term for term in fit.terms),
+            estimates=np.array([term.estimate for term in fit.terms]),
+            covariance=fit.covariance_matrix,
+            low=np.array([term.low for term in fit.terms]),
+            high=np.array([term.high for term in fit.terms]),
+            df=float(fit.df_residual if fit.df_residual is not None else np.inf),
+            tests=tuple((test.term, test.df) for test in fit.tests),
+        )
+
+
 def summarise(
     rules: DisclosureRules,
-    options: Mapping[str, Any],
+    confidence: float,
     planned: Planned,
-    fits: list[GLMResult],
-    complete: GLMResult | str | None,
+    fits: list[Fitted],
+    complete: Fitted | str | None,
     courses: Mapping[str, Course],
     sites: tuple[str, ...],
 ) -> ImputedResult:
     """Pool the fits and hide what the rules hide."""
     first = fits[0]
-    estimates = np.array([[term.estimate for term in fit.terms] for fit in fits])
-    covariances = np.array([fit.covariance_matrix for fit in fits])
-    pooled = pool(estimates, covariances, float(first.df_residual))
+    estimates = np.array([fit.estimates for fit in fits])
+    covariances = np.array([fit.covariance for fit in fits])
+    pooled = pool(estimates, covariances, first.df)
     variables = tuple(_variable(rules, planned, v, courses.get(v.name)) for v in planned.variables)
     return ImputedResult(
         formula=first.formula,
         family=first.family,
         link=first.link,
         outcome=first.outcome,
-        terms=_terms([term.term for term in first.terms], pooled, options["confidence"]),
+        terms=_terms(first.names, pooled, confidence),
         covariance_matrix=pooled.covariance,
         tests=_tests(first, pooled, len(fits)),
-        complete_cases=_complete_terms(complete) if isinstance(complete, GLMResult) else None,
+        complete_cases=_complete_terms(complete) if isinstance(complete, Fitted) else None,
         variables=variables,
         num_records=rules.shown(planned.num_records),
         num_complete=_shown_complete(rules, planned),
@@ -305,14 +353,14 @@ def summarise(
         num_donors=planned.num_donors,
         imputes_by_site=planned.by_site,
         seed=planned.seed,
-        confidence=options["confidence"],
+        confidence=confidence,
         minimum_cell=rules.minimum_cell,
         sites=sites,
         notes=_notes(rules, planned, variables, complete, courses),
     )
 
 
-def _terms(names: list[str], pooled: Pooled, confidence: float) -> tuple[PooledTerm, ...]:
+def _terms(names: tuple[str, ...], pooled: Pooled, confidence: float) -> tuple[PooledTerm, ...]:
     errors = np.sqrt(np.maximum(np.diag(pooled.covariance), 0.0))
     rows = []
     for i, name in enumerate(names):
@@ -337,24 +385,24 @@ def _terms(names: list[str], pooled: Pooled, confidence: float) -> tuple[PooledT
     return tuple(rows)
 
 
-def _tests(first: GLMResult, pooled: Pooled, num_copies: int) -> tuple[PooledTest, ...]:
+def _tests(first: Fitted, pooled: Pooled, num_copies: int) -> tuple[PooledTest, ...]:
     """Of terms that have several columns and are no interactions."""
     tests = []
-    for test in first.tests:
-        index = [i for i, term in enumerate(first.terms) if term.term.startswith(f"{test.term}[")]
-        if test.df < 2 or len(index) != test.df:
+    for term, size in first.tests:
+        index = [i for i, name in enumerate(first.names) if name.startswith(f"{term}[")]
+        if size < 2 or len(index) != size:
             continue
         statistic, df, denominator, p_value = joint_test(pooled, index, num_copies)
-        tests.append(
-            PooledTest(term=test.term, statistic=statistic, df=df, df_denominator=denominator, p_value=p_value)
-        )
+        tests.append(PooledTest(term=term, statistic=statistic, df=df, df_denominator=denominator, p_value=p_value))
     return tuple(tests)
 
 
-def _complete_terms(fit: GLMResult) -> tuple[CompleteCaseTerm, ...]:
+def _complete_terms(fit: Fitted) -> tuple[CompleteCaseTerm, ...]:
+    errors = np.sqrt(np.maximum(np.diag(fit.covariance), 0.0))
+    columns = zip(fit.names, fit.estimates.tolist(), errors.tolist(), fit.low.tolist(), fit.high.tolist(), strict=True)
     return tuple(
-        CompleteCaseTerm(term=t.term, estimate=t.estimate, standard_error=t.standard_error, low=t.low, high=t.high)
-        for t in fit.terms
+        CompleteCaseTerm(term=name, estimate=estimate, standard_error=error, low=low, high=high)
+        for name, estimate, error, low, high in columns
     )
 
 
@@ -398,7 +446,7 @@ def _notes(
     rules: DisclosureRules,
     planned: Planned,
     variables: tuple[ImputedVariable, ...],
-    complete: GLMResult | str | None,
+    complete: Fitted | str | None,
     courses: Mapping[str, Course],
 ) -> tuple[str, ...]:
     if not courses:

@@ -31,6 +31,7 @@ BUILT_IN = (
     "wardround.analytics.imputation",
     "wardround.analytics.imputation_tables",
     "wardround.analytics.imputed",
+    "wardround.analytics.imputed_cox",
     "wardround.analytics.kaplan_meier",
     "wardround.analytics.kmeans",
     "wardround.analytics.meta_analysis",
