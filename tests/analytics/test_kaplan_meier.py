@@ -478,6 +478,26 @@ def test_more_numbers_under_observation_may_be_shown_than_estimates() -> None:
         assert at.num_at_risk in (None, (lung.time > at.time).sum())
 
 
+def test_quantiles_do_not_list_event_times() -> None:
+    all_of_them = tuple(i / 50 for i in range(1, 50))
+    federation = simulate(lung_by_institution())
+    result = federation.run(kaplan_meier(time="time", event="status", event_level="2", by="sex", quantiles=all_of_them))
+    lung = pooled(lung_by_institution())
+    for curve in result.curves:
+        part = lung[(lung.sex == int(curve.group)) & (lung.status == 2)]
+        counts = sorted({(part.time <= q.time).sum() for q in curve.quantiles if q.time is not None})
+        assert 5 < len(counts) < 20
+        assert min(np.diff([0, *counts])) >= 5
+        assert 0.5 in [q.probability for q in curve.quantiles]
+
+
+def test_a_restricted_mean_does_not_tell_a_single_event_time() -> None:
+    sites = hospitals([7, *range(50, 109)], [1, *[0, 1] * 29, 1])
+    assert estimate(simulate(sites), rmst_at=20.0).curve().restricted_mean is None
+    assert estimate(simulate(sites), rmst_at=6.0).curve().restricted_mean is not None
+    assert estimate(federate(sites), rmst_at=20.0).curve().restricted_mean is not None
+
+
 def test_one_sites_curves_need_the_rules_to_allow_them(lung: Simulation) -> None:
     with pytest.raises(ConfigError, match="allows_site_results"):
         simulate(lung_by_institution()).run(kaplan_meier(time="time", event="status", event_level="2", by="site"))
@@ -617,7 +637,7 @@ def test_records_of_weight_zero_are_not_counted() -> None:
 def test_a_horizon_after_the_end_of_follow_up_has_no_mean(lung: Simulation) -> None:
     result = fit_lung(lung, by="sex", rmst_at=2000.0)
     assert [curve.restricted_mean for curve in result.curves] == [None, None]
-    assert "Follow-up ended before 2000" in " ".join(result.notes)
+    assert "No mean up to 2000, as follow-up ended before" in " ".join(result.notes)
     to_the_last = estimate(federate(hospitals([1, 2, 3, 4], [1, 1, 1, 1])), rmst_at=10.0).curve().restricted_mean
     assert to_the_last is not None
     assert to_the_last.estimate == pytest.approx(2.5)

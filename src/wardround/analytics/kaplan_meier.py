@@ -74,7 +74,8 @@ def kaplan_meier(
         confidence_type: scale on which the intervals of survival are symmetric.
         times: at which numbers at risk are told; none: about six round ones.
         rmst_at: horizon up to which mean survival times are restricted; None: they are not computed.
-        quantiles: parts of a group; 0.5 gives the median survival time.
+        quantiles: parts of a group; 0.5 gives the median survival time. Those are left out between which too few
+            had the event.
         test: how the groups are compared; "log-rank" weighs all times alike.
         rho: weight of early times, of a Fleming-Harrington test (1: that of R's `survdiff(rho = 1)`).
         gamma: weight of late times, of a Fleming-Harrington test.
@@ -268,7 +269,10 @@ def _notes(
         yield f"Estimates weigh each row by {division.weights}, as if it stood for so many; counts are of rows."
     short = [curve.group for curve in curves if curve.is_shown and curve.restricted_mean is None]
     if options.rmst_at is not None and short:
-        yield f"Follow-up ended before {options.rmst_at:g}, so that there is no restricted mean: {', '.join(short)}."
+        yield (
+            f"No mean up to {options.rmst_at:g}, as follow-up ended before, or too few had the event by then: "
+            f"{', '.join(short)}."
+        )
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.

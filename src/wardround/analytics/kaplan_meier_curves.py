@@ -144,7 +144,7 @@ def curve_of(table: GroupTable, name: str, options: CurveOptions) -> SurvivalCur
         high=high[places],
         cumulative_hazard=estimate.cumulative_hazard[places],
         cumulative_hazard_error=np.sqrt(estimate.cumulative_hazard_variance[places]),
-        quantiles=() if is_hidden else _quantiles(estimate, low, high, options),
+        quantiles=() if is_hidden else _quantiles(estimate, (low, high), table, options),
         restricted_mean=None if is_hidden else _mean(estimate, table, options),
         at_times=_at_times(table, estimate.survival, (low, high), shown, ticks, options),
         grid_error=0.0 if is_hidden or options.is_on_grid else _grid_error(table, places),
@@ -153,6 +153,10 @@ def curve_of(table: GroupTable, name: str, options: CurveOptions) -> SurvivalCur
 
 def _mean(estimate: Estimate, table: GroupTable, options: CurveOptions) -> RestrictedMean | None:
     if options.horizon is None:
+        return None
+    # With a single event, the mean up to a horizon would tell when it was.
+    until = floor_index((options.horizon,), options.step, table.left.shape[1])[0]
+    if options.rules.is_small(int(table.left[1:, : until + 1].sum())):
         return None
     return restricted_mean(estimate, table.last, options.horizon, options.confidence)
 
@@ -173,17 +177,22 @@ def rounded_up(bound: float) -> float:
     return min(1.0, float(f"{math.ceil(bound / unit) * unit:.3g}"))
 
 
-def _quantiles(estimate: Estimate, low: Values, high: Values, options: CurveOptions) -> tuple[SurvivalQuantile, ...]:
-    is_event = estimate.events > 0
-    return tuple(
-        SurvivalQuantile(
-            probability=p,
-            time=crossing(estimate.survival, 1 - p, estimate.step, is_event),
-            low=crossing(low, 1 - p, estimate.step, is_event),
-            high=crossing(high, 1 - p, estimate.step, is_event),
-        )
-        for p in options.probabilities
-    )
+def _quantiles(
+    estimate: Estimate, limits: tuple[Values, Values], table: GroupTable, options: CurveOptions
+) -> tuple[SurvivalQuantile, ...]:
+    """Quantiles between which, and before which, none or enough had the event: else they would list event times."""
+    is_event, events = estimate.events > 0, np.cumsum(table.left[1:].sum(axis=0))
+    told = {0}
+    found: dict[float, SurvivalQuantile] = {}
+    for p in sorted(set(options.probabilities), key=lambda p: abs(p - 0.5)):  # the median before all others
+        time, low, high = (crossing(c, 1 - p, estimate.step, is_event) for c in (estimate.survival, *limits))
+        if time is not None:
+            num_events = int(events[floor_index((time,), estimate.step, len(events))[0]])
+            if any(options.rules.is_small(abs(num_events - other)) for other in told):
+                continue
+            told.add(num_events)
+        found[p] = SurvivalQuantile(probability=p, time=time, low=low, high=high)
+    return tuple(found[p] for p in options.probabilities if p in found)
 
 
 def _at_times(

@@ -75,7 +75,7 @@ class SurvivalCurve:
         low, high: pointwise interval; NaN where there is none.
         cumulative_hazard: Nelson and Aalen's estimate.
         cumulative_hazard_error: its standard error.
-        quantiles: times by which parts of the group have had the event.
+        quantiles: times by which parts of the group have had the event, but those between which too few had it.
         restricted_mean: mean survival time up to the horizon; None where not wanted, hidden, or not defined.
         at_times: numbers at risk.
         grid_error: how far the estimate from unrounded times may lie from this one; 0: times were not rounded.
