@@ -206,7 +206,7 @@ class CompareMeansResult:
             lines.append(_group_table(comparison, self.confidence).to_string())
             lines += [_test_text(test) for test in _tests(comparison)]
             if comparison.eta_squared is not None:
-                lines.append(f"eta squared {comparison.eta_squared:.3f}, omega squared {comparison.omega_squared:.3f}")
+                lines.append(_share_text(comparison.eta_squared, comparison.omega_squared))
             if comparison.differences:
                 lines.append(self._difference_table([comparison]).to_string())
         return "\n".join([*lines, "", *self.notes]) + "\n"
@@ -324,6 +324,11 @@ def _test_text(test: MeansTest) -> str:
     low, high = p_text(test.p_low), p_text(test.p_high)
     bounds = f" [{low} to {high}]" if test.p_low < test.p_high else ""
     return f"{test.name}: {letter}{degrees} = {test.statistic:.4g}, P {p_text(test.p_value)}{bounds}"
+
+
+def _share_text(eta: float, omega: float | None) -> str:
+    unbiased = "" if omega is None else f", omega squared {fixed_text(omega, 3)}"
+    return f"eta squared {fixed_text(eta, 3)}{unbiased}"
 
 
 def _mean_text(group: GroupMean) -> str:
