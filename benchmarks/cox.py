@@ -24,8 +24,6 @@ AGREEMENT = 1e-6
 """Lifelines ends its iteration there; the tests hold the fit to R's to 1e-8."""
 NAMES = [f"x{j}" for j in range(NUM_COLUMNS)]
 FORMULA = " + ".join(NAMES)
-MAX_REPEATED_ROWS = 200_000
-"""Above, each is run once after one warm-up of a tenth of the records."""
 
 
 def rows(scale: float) -> Iterator[Row]:
@@ -93,12 +91,7 @@ def _timed(frame: pd.DataFrame, federation: Simulation) -> dict[str, float]:
         "robust": lambda: fits.update(robust=_federated(federation, "robust", "km")),
         "pooled": lambda: fits.update(pooled=_pooled(frame)),
     }
-    if len(frame) <= MAX_REPEATED_ROWS:
-        best = best_seconds(tasks, repeats=2)
-    else:
-        small = frame[:: len(frame) // MAX_REPEATED_ROWS * 10]
-        _pooled(small), _federated(_federation(small), "robust", "km")
-        best = {name: best_seconds({name: task}, repeats=0)[name] for name, task in tasks.items()}
+    best = best_seconds(tasks, repeats=2)
     _check_agreement(fits["federated"], fits["pooled"])
     return best
 
