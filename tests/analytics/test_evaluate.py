@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
 
 from tests.analytics.pooled import relative, split
 from wardround.analytics.evaluate import evaluate
@@ -337,6 +338,29 @@ def test_perfect_predictions_have_no_slope_and_no_interval():
     assert "no calibration slope" in found.summary()
 
 
+def test_a_model_of_one_hospital_at_three_others(shared_data):
+    listed = "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num"
+    used = ["age", "sex", "cp", "thalach", "exang", "oldpeak"]
+    tables = {}
+    for site in ("cleveland", "hungarian", "switzerland", "va"):
+        path = shared_data / "heart_uci4" / f"processed.{site}.data"
+        frame = pd.read_csv(path, header=None, na_values="?", names=listed.split())[[*used, "num"]].dropna()
+        tables[site] = frame.assign(disease=(frame.num > 0).astype(int)).drop(columns="num").astype({"cp": int})
+    local = tables.pop("cleveland")
+    fitted = LogisticRegression(C=1.0, max_iter=5000).fit(local[used], local.disease)
+    found = run(
+        tables, model=fitted, outcome="disease", by_site=True, disclosure=DisclosureRules(allows_site_results=True)
+    )
+    pooled = pd.concat(tables.values())
+    p, y = fitted.predict_proba(pooled[used])[:, 1], pooled.disease.to_numpy()
+    check_exact_figures(found.overall, p, y)
+    check_within_limits(found.overall, p, y)
+    assert found.overall.auroc.bound < 0.005
+    for group in found.groups:
+        frame = tables[group.level]
+        check_exact_figures(group.performance, fitted.predict_proba(frame[used])[:, 1], frame.disease.to_numpy())
+
+
 # Bad input
 
 
@@ -351,6 +375,7 @@ def test_perfect_predictions_have_no_slope_and_no_interval():
         ({"by": "age"}, "by"),
         ({"by": ("sex", "sex")}, "twice"),
         ({"by": "wrd"}, "ward"),
+        ({"by": "died"}, "groups by the outcome"),
         ({"thresholds": (1.2,)}, r"in \(0, 1\)"),
         ({"thresholds": (float("nan"),)}, "thresholds"),
         ({"num_bins": 3}, "num_bins"),

@@ -146,7 +146,10 @@ def _planned(setting: Setting, model: ModelOption, outcome: str, by: str | tuple
     leaked = sorted(set(variables) & set(variables_of(model)))
     if leaked:
         raise ConfigError(f"outcome: the model itself reads {leaked[0]!r}; a prediction may not know the outcome")
-    groups, labels = _groups(setting, (by,) if isinstance(by, str) else by, by_site)
+    by = (by,) if isinstance(by, str) else by
+    if set(by) & set(variables):
+        raise ConfigError("by: groups by the outcome have one class each; name another variable")
+    groups, labels = _groups(setting, by, by_site)
     return _Plan(
         model=model,
         frame=frame_of(model, feature, variables),
