@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.cli.carry_out import carry_out, outcome_text
-from wardround.cli.study_file import contract_of, read_study
+from wardround.cli.study_file import contract_of, read_study, site_rules
 from wardround.cli.terminal import output_kept_pure, show, show_json, talk, watched
 from wardround.data.report import ContractReport
 from wardround.data.sources.folder import tables_in
@@ -108,6 +108,7 @@ def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None
             seed=seed,
             progress=progress,
             disclosure=study.disclosure,
+            site_disclosure=site_rules(folder, tables),
             on_misfit=misfits.append,
         )
         for misfit in misfits:

@@ -1,15 +1,21 @@
-"""Reading a study file and the contract that it names."""
+"""Reading a study file, the contract that it names, and the sites' own rules beside their tables."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 
 from wardround.data.contract import Contract
 from wardround.data.sources.contract_file import read_contract
 from wardround.errors import ConfigError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.studies.model_file import with_models
-from wardround.studies.study import MAX_STUDY_BYTES, Study, parse_study
+from wardround.studies.study import MAX_STUDY_BYTES, Study, parse_disclosure, parse_study
 from wardround.sums import Vocabulary
+
+RULES_SUFFIX = ".disclosure.toml"
+"""How the name of a file with a site's own rules ends, after the site's name."""
 
 
 def read_text(path: Path, what: str, max_bytes: int) -> str:
@@ -47,6 +53,24 @@ def read_study(path: Path, vocabulary: Vocabulary) -> Study:
         return with_models(parse_study(text, vocabulary), path.parent)
     except ConfigError as error:
         raise ConfigError(f"the study file {path} is refused:\n{error}") from None
+
+
+def site_rules(folder: Path, sites: Collection[str]) -> dict[str, DisclosureRules]:
+    """The sites' own disclosure rules, from the files `SITE.disclosure.toml` beside the tables.
+
+    Raises:
+        ConfigError: a file of no site, or one that holds no rules.
+    """
+    rules = {}
+    for path in sorted(folder.glob(f"*{RULES_SUFFIX}")):
+        site = unicodedata.normalize("NFC", path.name.removesuffix(RULES_SUFFIX))
+        if site not in sites:
+            raise ConfigError(f"{path}: there is no table of a site {site!r} beside these rules; rename or remove them")
+        try:
+            rules[site] = parse_disclosure(read_text(path, "file of disclosure rules", MAX_STUDY_BYTES))
+        except ConfigError as error:
+            raise ConfigError(f"the disclosure rules {path} are refused:\n{error}") from None
+    return rules
 
 
 def contract_of(study: Study, study_path: Path) -> Contract | None:

@@ -259,18 +259,34 @@ def _head(document: dict[str, Any], problems: list[str]) -> _StudySection | None
     return head
 
 
+def parse_disclosure(text: str) -> DisclosureRules:
+    """A hospital's own disclosure rules from the text of their file: the keys of [disclosure], without that heading.
+
+    Raises:
+        ConfigError: the text is no rules; lists every problem found.
+    """
+    return _rules(_document(text), "")
+
+
 def _disclosure(document: dict[str, Any], problems: list[str]) -> DisclosureRules:
     section = document.get("disclosure", {})
     if not isinstance(section, dict):
         problems.append('disclosure: must be a table; write [disclosure] and preset = "standard"')
         return PRESETS["standard"]
     try:
+        return _rules(section, "disclosure")
+    except ConfigError as error:
+        problems.append(str(error))
+    return PRESETS["standard"]
+
+
+def _rules(section: dict[str, Any], where: str) -> DisclosureRules:
+    try:
         return DisclosureRules.of(**_disclosure_section.validate_python(section))
     except pydantic.ValidationError as error:
-        problems.append(explain(error, "disclosure", _DISCLOSURE_KEYS))
+        raise ConfigError(explain(error, where, _DISCLOSURE_KEYS)) from None
     except ValueError as error:
-        problems.append(f"disclosure: {_printed(str(error))}")
-    return PRESETS["standard"]
+        raise ConfigError((f"{where}: " if where else "") + _printed(str(error))) from None
 
 
 def _analyses(document: dict[str, Any], vocabulary: Vocabulary, problems: list[str]) -> tuple[Analysis, ...]:
