@@ -86,17 +86,22 @@ def test_without_events_or_without_error_there_is_no_interval():
     assert logit_interval(0.5, float("nan"), 0.95) == (None, None)
 
 
-@given(st.lists(st.integers(0, 30), min_size=3, max_size=40), st.integers(3, 30), st.integers(0, 10**6))
-def test_better_edges_increase_and_keep_those_of_tied_bins(counts, num_bins, seed):
+@given(
+    st.lists(st.integers(0, 30), min_size=3, max_size=40), st.integers(3, 30), st.integers(1, 8), st.integers(0, 10**6)
+)
+def test_better_edges_increase_and_keep_those_of_tied_bins(counts, num_bins, floor, seed):
     rng = np.random.default_rng(seed)
     events = rng.binomial(counts, 0.4)
     edges = np.cumsum(rng.random(len(counts) - 1) + 0.01)
     tied = rng.random(len(counts)) < 0.3
-    found = next_edges(edges, events, np.array(counts) - events, tied, num_bins)
+    found = next_edges(edges, events, np.array(counts) - events, tied, num_bins, floor)
     assert (np.diff(found) > 0).all()
     sides = set(edges[tied[:-1]]) | set(edges[tied[1:]])
     assert sides <= set(found)
     assert len(found) <= max(num_bins - 1, len(sides))
+    # No bin gets more edges than the floor goes into its records, but for one on a border.
+    inside = np.histogram(found, np.concatenate([[-1e9], edges, [1e9]]))[0]
+    assert (inside <= np.array(counts) / floor + 2 + 2 * tied).all()
 
 
 @given(

@@ -309,6 +309,30 @@ def test_a_score_has_an_auroc_and_no_calibration():
     assert found.summary()
 
 
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [
+        (lambda x: 1e6 + x, 0.02),  # apart by a millionth of their size
+        (lambda x: np.exp(12 * x), 0.02),
+        (lambda x: x * 1e200, 0.02),
+        (lambda x: np.sign(x), 1e-11),
+        (lambda x: np.where(x > 1.5, 1e9 * x, x), 0.02),
+    ],
+)
+def test_scores_of_any_size_and_shape_are_ranked(change, bound):
+    frame = POOLED.assign(x=change((POOLED.age.to_numpy() - 60) / 12 + 0.03 * POOLED.crp.to_numpy() / 20))
+    found = run(frame, model=linear_model({"x": 1.0}, link="identity"))
+    check_within_limits(found.overall, frame.x.to_numpy(), frame.died.to_numpy())
+    assert found.overall.auroc.bound < bound
+
+
+def test_rare_events_are_not_searched_out_one_by_one():
+    frame = POOLED.assign(died=(np.arange(len(POOLED)) % 200 == 0).astype(int))
+    found = run(frame)
+    check_within_limits(found.overall, P, frame.died.to_numpy())
+    assert found.overall.auroc.bound > 1e-5  # each event is still in a bin with others
+
+
 def test_several_records_of_a_patient_are_said():
     frame = PATIENTS.assign(patient=np.arange(len(PATIENTS)) // 2)
     federation = simulate({"a": frame[:1200], "b": frame[1200:]}, patient="patient")

@@ -164,7 +164,9 @@ def _mean_precision(p: Values, before_p: Values, before_n: Values, stretch: Valu
     return np.asarray((p + (before_p - offset) * harmonic) / stretch, np.float64)
 
 
-def next_edges(edges: Values, events: Counts, others: Counts, is_tied: NDArray[np.bool_], num_bins: int) -> Values:
+def next_edges(
+    edges: Values, events: Counts, others: Counts, is_tied: NDArray[np.bool_], num_bins: int, minimum_cell: int
+) -> Values:
     """Inner edges of better bins: the AUROC's slack is least where sqrt(events * others) is the same in all.
 
     Args:
@@ -173,6 +175,8 @@ def next_edges(edges: Values, events: Counts, others: Counts, is_tied: NDArray[n
         others: likewise.
         is_tied: bins whose scores are all equal; they keep their edges and are not divided.
         num_bins: how many there should be.
+        minimum_cell: a bin is divided into no more parts than this goes into its records, so that the search for
+            events among others does not end at single records.
 
     Returns:
         Increasing edges, on the same scale.
@@ -187,6 +191,6 @@ def next_edges(edges: Values, events: Counts, others: Counts, is_tied: NDArray[n
     num_new = max(num_bins - 1 - len(kept), 0)
     if not weight.any() or not num_new:
         return kept
-    rank = np.concatenate([[0.0], np.cumsum(weight)])
-    wanted = np.arange(1, num_new + 1) / (num_new + 1) * rank[-1]
-    return np.union1d(kept, np.interp(wanted, rank, places))
+    parts = np.minimum(num_new * weight / weight.sum(), counts / minimum_cell)
+    rank = np.concatenate([[0.0], np.cumsum(parts)])
+    return np.union1d(kept, np.interp(np.arange(1, int(rank[-1]) + 1) - 0.5, rank, places))

@@ -60,7 +60,7 @@ DEFAULT_BINS = 2_000
 """Bins of the scores, where there are enough records to fill them."""
 GOOD_SLACK = 5e-4
 """Half the width of the AUROC's limits at which no better bins are looked for."""
-MAX_HISTOGRAMS = 4
+MAX_HISTOGRAMS = 6
 """Histograms that are asked for at most."""
 
 
@@ -335,10 +335,12 @@ def _histogram(
         is_better = best is None or found.slack < 0.8 * best.slack
         if best is None or found.slack < best.slack:
             best = found
-        if found.slack <= GOOD_SLACK or not is_better:
-            break
         events, others = found.counts.num_events[0], found.counts.num_others[0]
-        line = next_edges(to_line(edges, plan.scale), events, others, found.is_tied, num_bins)
+        # Scores that lie close together far from 0 need several steps until the first of them shows.
+        is_crowded = bool((np.where(found.is_tied, 0, events + others) > 0.2 * num_records).any())
+        if found.slack <= GOOD_SLACK or not (is_better or is_crowded):
+            break
+        line = next_edges(to_line(edges, plan.scale), events, others, found.is_tied, num_bins, minimum_cell)
     assert best is not None  # the loop ran
     return best.edges, best.counts, best.is_tied
 

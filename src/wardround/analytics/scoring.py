@@ -19,6 +19,8 @@ from wardround.errors import ConfigError
 
 Values = NDArray[np.float64]
 
+LARGEST_LINE = 709.0
+"""Beyond it the hyperbolic sine is no finite number."""
 EPSILON = float(np.finfo(np.float64).eps)
 """How near to 0 or 1 a probability counts as this far from it, where its logarithm is taken."""
 
@@ -120,4 +122,6 @@ def to_line(score: Values, scale: Scale) -> Values:
 
 def from_line(values: Values, scale: Scale) -> Values:
     """The inverse of `to_line`."""
-    return np.sinh(values) if scale == "score" else np.asarray(special.expit(values), np.float64)
+    if scale == "score":
+        return np.sinh(np.clip(values, -LARGEST_LINE, LARGEST_LINE))
+    return np.asarray(special.expit(values), np.float64)
