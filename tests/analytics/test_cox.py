@@ -1,5 +1,6 @@
 """The Cox model: the pooled fit of other libraries, whatever the split; what cannot be fitted is said."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -159,6 +160,7 @@ def test_weights_are_copies_of_records() -> None:
     copies = POOLED.loc[POOLED.index.repeat(POOLED.case)]
     weighted, repeated = fit(weights="case", ties="breslow"), fit_frame(copies, 3, ties="breslow")
     assert relative(estimates(weighted), estimates(repeated)) < TOLERANCE
+    assert any("sampling weights" in note for note in weighted.notes)
 
 
 def test_records_of_weight_zero_are_not_there() -> None:
@@ -313,6 +315,25 @@ def test_between_shown_times_the_curve_stands_and_after_them_it_is_unknown() -> 
 def test_profiles_that_do_not_fit(profile: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         fit().predict_risk(pd.DataFrame(profile))
+
+
+def test_nothing_is_predicted_of_a_level_that_nobody_had() -> None:
+    contract = replace(
+        OPEN.setting.contract,
+        variables=tuple(
+            replace(v, levels=(*(v.levels or ()), "icu")) if v.name == "ward" else v
+            for v in OPEN.setting.contract.variables
+        ),
+    )
+    result = fit(simulate(SITES, contract=contract), formula="age + C(ward)")
+    assert any("level icu" in note for note in result.notes)
+    with pytest.raises(ValueError, match="ward = icu"):
+        result.predict_risk(pd.DataFrame({"age": [50.0], "ward": ["icu"]}))
+    assert result.predict_risk(pd.DataFrame({"age": [50.0], "ward": ["day"]})).hazard_ratio.notna().all()
+    graded = split(POOLED.assign(grade=1 + 2 * (POOLED.age > 60)), 2, 1)
+    result = fit(simulate(graded), formula="C(grade)")
+    with pytest.raises(ValueError, match="grade = 2"):
+        result.predict_risk(pd.DataFrame({"grade": [1, 2.0]}))
 
 
 def test_survival_needs_a_baseline_and_its_stratum() -> None:

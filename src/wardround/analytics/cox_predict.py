@@ -27,6 +27,7 @@ def standardised_profiles(result: CoxResult, profiles: pd.DataFrame) -> Values:
         ValueError: a variable is missing, or a value is none that it may have.
     """
     columns = {variable.name: _column(profiles, variable) for variable in result.variables}
+    _refuse_absent(result, profiles)
     size = len(profiles)
     table = Table(
         site="profiles",
@@ -39,6 +40,22 @@ def standardised_profiles(result: CoxResult, profiles: pd.DataFrame) -> Values:
     frame = Frame(outcome=Numeric(expression="0"), required=())
     blocks = [block.x for block in evaluate_blocks(table, result.design, frame)]
     return np.concatenate(blocks) if blocks else np.zeros((0, result.design.num_columns))
+
+
+def _refuse_absent(result: CoxResult, profiles: pd.DataFrame) -> None:
+    for absent in result.absent:
+        variable = next((v for v in result.variables if v.name == absent.variable), None)
+        if variable is not None and _has_level(profiles[absent.variable], variable, absent.level):
+            raise ValueError(
+                f"profiles: no record that the model was fitted to has {absent.variable} = {absent.level}, so nothing "
+                "is known of it"
+            )
+
+
+def _has_level(values: pd.Series, variable: Variable, level: str) -> bool:
+    if variable.category_levels is None:
+        return bool((pd.to_numeric(values, errors="coerce") == float(level)).any())
+    return level in _as_text(values, variable)
 
 
 def _column(profiles: pd.DataFrame, variable: Variable) -> NDArray[np.float64] | NDArray[np.int32]:

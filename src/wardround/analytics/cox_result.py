@@ -13,7 +13,7 @@ from wardround.analytics.cox_concordance import Concordance
 from wardround.analytics.cox_fit import CoxFit
 from wardround.analytics.cox_hazards import Baseline, ProportionalityTest
 from wardround.analytics.cox_risk import Values
-from wardround.analytics.design import Design
+from wardround.analytics.design import Design, Level
 from wardround.analytics.families import two_sided_p, two_sided_quantile
 from wardround.analytics.linear import solve_symmetric
 from wardround.analytics.preparation import Prepared
@@ -115,6 +115,7 @@ class CoxResult:
         baselines: by stratum; none where each site is a stratum.
         design: the columns, with the means that the baselines belong to.
         variables: the contract's, that the columns need.
+        absent: levels of theirs that no record had, so that nothing is known of them.
         l2: ridge penalty.
         l2_scale: what it is on.
         dropped: columns left out as combinations of others.
@@ -152,6 +153,7 @@ class CoxResult:
     baselines: tuple[Baseline, ...]
     design: Design
     variables: tuple[Variable, ...]
+    absent: tuple[Level, ...]
     l2: float
     l2_scale: str
     dropped: tuple[str, ...]
@@ -324,6 +326,7 @@ def _notes(
     strata: tuple[str, ...],
     curves: tuple[Baseline, ...],
     minimum_cell: int,
+    covariance: str,
 ) -> tuple[str, ...]:
     notes = [*survival.notes, *prepared.notes]
     if dropped:
@@ -332,6 +335,11 @@ def _notes(
         notes.append(
             f"l2 = {penalty[0]:g}: estimates are drawn towards zero; their standard errors describe the penalised "
             "estimator and do not count the bias. Tests of all coefficients and of proportional hazards are left out."
+        )
+    if prepared.frame.frequency_weights is not None and covariance == "model":
+        notes.append(
+            "Model-based standard errors take weights for counts of records; where they are sampling weights, set "
+            "covariance = 'robust'."
         )
     if "site" in strata:
         notes.append("Each site is a stratum: its baseline hazard stays there, so survival cannot be predicted.")
@@ -404,12 +412,13 @@ def summarise_cox(
         baselines=curves,
         design=design,
         variables=tuple(setting.contract.variable(name) for name in used),
+        absent=prepared.absent,
         l2=penalty[0],
         l2_scale=penalty[1],
         dropped=dropped,
         confidence=confidence,
         sites=sites,
-        notes=_notes(survival, prepared, settled, penalty, dropped, strata, curves, rules.minimum_cell),
+        notes=_notes(survival, prepared, settled, penalty, dropped, strata, curves, rules.minimum_cell, kind),
     )
 
 

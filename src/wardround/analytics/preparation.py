@@ -76,6 +76,7 @@ class Prepared:
         num_complete: records used.
         num_missing: by required variable, records in which it is missing.
         notes: what the reader should know (levels that nobody has).
+        absent: levels that a factor lists and no complete record has.
     """
 
     design: Design
@@ -89,6 +90,7 @@ class Prepared:
     num_complete: int
     num_missing: dict[str, int]
     notes: tuple[str, ...]
+    absent: tuple[Level, ...] = ()
 
     def with_columns(self, kept: list[int]) -> Prepared:
         """The same with only these columns of the design; terms keep what is left of theirs."""
@@ -161,6 +163,7 @@ def prepare(setting: Setting, formula: str, extras: Extras) -> Steps[Prepared]:
         num_complete=counted.num_complete,
         num_missing=num_missing,
         notes=_absent_levels(plan, present),
+        absent=tuple(level for level in levels if level not in present),
     )
 
 
