@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wardround.analytics.design import (
+    Block,
     Design,
     Frame,
     Level,
@@ -135,40 +137,76 @@ def column_sums(
         design: the columns.
         frame: the rows, and the numbers beside the columns.
         outcome_center: from which the outcome's spread is measured.
-        middles: of the standardised columns and the outcome; none: 0 and `outcome_center`.
+        middles: of the standardised columns and the outcome; none: the sides are left at 0.
 
     Raises:
         DataError: `middles` are not one a column and one of the outcome.
     """
     num_columns = design.num_columns
-    middle = np.array(middles or (*np.zeros(num_columns), outcome_center))
-    if middle.shape != (num_columns + 1,):
+    if len(middles) not in (0, num_columns + 1):
         raise DataError("middles must be one a column and one of the outcome")
-    total, sides, num_sides = np.zeros((2, num_columns)), np.zeros((2, num_columns + 1)), np.zeros((2, num_columns + 1))
+    total = np.zeros((2, num_columns))
+    sides = _Sides.none(num_columns + 1)
     weight = outcome = spread = 0.0
-    num_weighted = 0
     for block in evaluate_blocks(data, design, frame):
         total += block.x.sum(axis=0), np.abs(block.x).sum(axis=0)
         weight += float(block.case_weight.sum())
         outcome += float(block.case_weight @ block.y)
         spread += float(block.case_weight @ np.abs(block.y - outcome_center))
-        off = np.column_stack([block.x, block.y])[block.case_weight > 0] - middle
-        num_weighted += len(off)
-        sides += np.maximum(off, 0.0).sum(axis=0), np.maximum(-off, 0.0).sum(axis=0)
-        num_sides += (off > 0).sum(axis=0), (off < 0).sum(axis=0)
-    num_above, num_below = num_sides.astype(np.int64)
+        if middles:
+            sides += _Sides.of(block, np.array(middles))
     return ColumnSums(
         sums=total[0],
         absolute_sums=total[1],
         weight=weight,
         outcome=outcome,
         outcome_spread=spread,
-        num_weighted=num_weighted,
-        num_above=num_above,
-        num_below=num_below,
-        above=sides[0],
-        below=sides[1],
+        num_weighted=sides.num_weighted,
+        num_above=sides.num_above,
+        num_below=sides.num_below,
+        above=sides.above,
+        below=sides.below,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sides:
+    """The sides of some records that have a weight."""
+
+    num_weighted: int
+    num_above: NDArray[np.int64]
+    num_below: NDArray[np.int64]
+    above: NDArray[np.float64]
+    below: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, size: int) -> _Sides:
+        counts, sums = np.zeros(size, np.int64), np.zeros(size)
+        return cls(num_weighted=0, num_above=counts, num_below=counts, above=sums, below=sums)
+
+    @classmethod
+    def of(cls, block: Block, middles: NDArray[np.float64]) -> _Sides:
+        has_weight = block.case_weight > 0
+        x, y = (block.x, block.y) if has_weight.all() else (block.x[has_weight], block.y[has_weight])
+        columns, outcome = x - middles[:-1], y - middles[-1]
+        sums = np.append(columns.sum(axis=0), outcome.sum())
+        sizes = np.append(np.abs(columns).sum(axis=0), np.abs(outcome).sum())
+        return cls(
+            num_weighted=len(y),
+            num_above=np.append((columns > 0).sum(axis=0), (outcome > 0).sum()),
+            num_below=np.append((columns < 0).sum(axis=0), (outcome < 0).sum()),
+            above=(sizes + sums) / 2,
+            below=(sizes - sums) / 2,
+        )
+
+    def __add__(self, other: _Sides) -> _Sides:
+        return _Sides(
+            num_weighted=self.num_weighted + other.num_weighted,
+            num_above=self.num_above + other.num_above,
+            num_below=self.num_below + other.num_below,
+            above=self.above + other.above,
+            below=self.below + other.below,
+        )
 
 
 class FarRecords(Contribution):
