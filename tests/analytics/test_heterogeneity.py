@@ -19,8 +19,8 @@ from wardround.analytics.heterogeneity_result import HeterogeneityResult, Shift,
 from wardround.analytics.heterogeneity_sums import Item, count_item
 from wardround.analytics.result import FigureExhibit, Result
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Simulation
-from wardround.errors import ConfigError, DataError
+from wardround.engines.simulation import Event, Simulation
+from wardround.errors import ConfigError, DataError, DisclosureError
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing.workflow_contract import check_workflow
 
@@ -303,6 +303,22 @@ def test_numbers_that_few_have_are_not_compared() -> None:
     assert [(s.variable, s.kind) for s in record.result.shifts] == [("age", "covariate"), ("rare", "missing")]
     asked = [r.ask.arguments["variables"] for r in record.record.rounds if r.ask.function.name == "moments.sums"]
     assert asked == [("age",)]
+
+
+def test_two_sites_are_compared_only_where_their_own_figures_are_allowed() -> None:
+    two = dict(list(SITES.items())[:2])
+    assert run(two).shift("age").num_sites == 2
+    with pytest.raises(ConfigError, match="with fewer than 3 sites"):
+        run(two, named=False)
+    leaves = [Event(site=site, behaviour="drops_before", round=1) for site in list(SITES)[2:]]
+    left = simulate(SITES, minimum_sites=2, script=leaves, disclosure="standard")
+    with pytest.raises(DisclosureError, match="only 2 sites are left"):
+        left.run(heterogeneity())
+    alone = {**two, list(two)[1]: two[list(two)[1]].iloc[:0]}
+    contract = federation().setting.contract
+    allowing = DisclosureRules.of("standard", allows_site_results=True)
+    with pytest.raises(DataError, match="fewer than two sites have values"):
+        simulate(alone, contract=contract, disclosure=allowing).run(heterogeneity())
 
 
 def test_nothing_to_compare_is_said() -> None:

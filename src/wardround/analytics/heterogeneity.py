@@ -28,6 +28,7 @@ from wardround.analytics.glm_fit import fit_model
 from wardround.analytics.glm_sums import Model, first_terms
 from wardround.analytics.grouping import levels_of, named_levels
 from wardround.analytics.heterogeneity_result import (
+    FEWEST_SITES,
     MAX_BINS,
     Conditional,
     Found,
@@ -54,7 +55,7 @@ from wardround.analytics.preparation import Extras, prepare
 from wardround.analytics.quantiles import check_sizes, in_chunks, magnitudes, refine
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Contract, Setting, Variable
-from wardround.errors import ConfigError, DataError
+from wardround.errors import ConfigError, DataError, DisclosureError
 from wardround.sums import Steps, ask, workflow
 
 Values = NDArray[np.float64]
@@ -103,7 +104,8 @@ def heterogeneity(
 
     Raises:
         ConfigError: an unknown or unsuitable variable, an option out of range, or `by_site` where the rules forbid it.
-        DataError: fewer than two sites have records.
+        DataError: fewer than two sites have values.
+        DisclosureError: sites' own figures are not allowed, and fewer than three sites are left.
         ModelError: the regression of the outcome cannot be fitted.
 
     Guarantees:
@@ -114,6 +116,11 @@ def heterogeneity(
         raise ConfigError(
             "by_site: each site's own figures are what the disclosure rule allows_site_results = false forbids; leave "
             "by_site out to compare the sites from sums alone"
+        )
+    if not allowed and len(setting.sites) < FEWEST_SITES:
+        raise ConfigError(
+            f"with fewer than {FEWEST_SITES} sites, how they differ tells each one's own figures, which the disclosure "
+            "rule allows_site_results = false forbids; agree on allows_site_results = true, or ask more sites"
         )
     if not 2 <= num_bins <= MAX_BINS:
         raise ConfigError(f"num_bins: must be in [2, {MAX_BINS}], got {num_bins}")
@@ -187,7 +194,10 @@ def _attempt(setting: Setting, plan: _Plan) -> Steps[HeterogeneityResult]:
         slots = (yield from ask(site_histograms, items, setting.sites)).sum
         total = _by_slot(items, slots, references)
     else:
+        _refuse_few_sites(setting, pooled.sites)
         total = (yield from ask(site_deviations, items, *references)).sum
+    if total.num_sites.max() < 2:
+        raise DataError("fewer than two sites have values; there is nothing to compare")
     conditional = yield from _conditional(setting, plan)
     found = Found(
         outcome=plan.outcome,
@@ -204,6 +214,15 @@ def _attempt(setting: Setting, plan: _Plan) -> Steps[HeterogeneityResult]:
         correction=plan.correction,
     )
     return summarise(setting, found, pooled.sites)
+
+
+def _refuse_few_sites(setting: Setting, answered: tuple[str, ...]) -> None:
+    if len(answered) < FEWEST_SITES and not setting.disclosure.allows_site_results:
+        raise DisclosureError(
+            "allows_site_results",
+            f"only {len(answered)} sites are left, whose differences tell each one's own figures; run again when all "
+            "are reachable",
+        )
 
 
 def _items(setting: Setting, plan: _Plan) -> Steps[tuple[tuple[Item, ...], tuple[ItemName, ...]]]:

@@ -37,7 +37,7 @@ ShiftKind: TypeAlias = Literal["label", "covariate", "missing"]
 MAX_BINS = 50
 """Most bins that a number is cut into."""
 FEWEST_SITES = 3
-"""Fewest sites, other than none, whose number is told where sites' own figures are not."""
+"""Fewest sites that are compared, or, other than none, counted, where sites' own figures are not allowed."""
 MUCH_SMALL = 0.2
 """Share of cells with a small expected count from which on a chi-square test is said to be rough."""
 NUM_DECIMALS = 3

@@ -194,8 +194,8 @@ class ImputedResult:
         table = frame.rename_axis(None).to_string(float_format="{:.4g}".format)
         head = (
             f"Regression after multiple imputation: {self.formula}\n{self.family}, link {self.link}; "
-            f"{self._shown(self.num_records)} records of {len(self.sites)} sites, {self._shown(self.num_complete)} "
-            f"complete; {self.num_imputations} imputations, {self.num_iterations} iterations"
+            f"{self._shown(self.num_records)} records of {len(self.sites)} sites (complete: "
+            f"{self._shown(self.num_complete)}); {self.num_imputations} imputations, {self.num_iterations} iterations"
         )
         missing = [f"{v.variable}: {self.missing_text(v)}" for v in self.variables if v.model]
         lines = [head, "", table, "", "Missing: " + ("; ".join(missing) or "nothing")]
