@@ -102,6 +102,38 @@ def test_weights_equal_r(lung: Simulation) -> None:
     assert "as if it stood for so many" in " ".join(result.notes)
 
 
+def test_weights_that_are_not_whole_have_rs_robust_errors() -> None:
+    sites = {name: frame.assign(share=frame.age / 60) for name, frame in lung_by_institution().items()}
+    federation = federate(sites)
+    result = fit_lung(federation, by="sex", weights="share", rmst_at=500.0)
+    assert_is_r(result, REFERENCE["lung_robust"], has_counts=False)
+    assert "standard errors are robust" in " ".join(result.notes)
+    frame = pooled(sites)
+    for curve, mean in zip(result.curves, REFERENCE["lung_robust_means"]["rmean"], strict=True):
+        assert curve.restricted_mean is not None
+        assert_close(curve.restricted_mean.estimate, mean)
+        error = jackknife_error_of_mean(frame[frame.sex == int(curve.group)], 500)
+        assert_close(curve.restricted_mean.standard_error, error, 1e-4)  # derivatives are differences there
+    late = fit_lung(federation, weights="share", entry="start")
+    assert "Standard errors take weights as numbers of records" in " ".join(late.notes)
+
+
+def jackknife_error_of_mean(frame: pd.DataFrame, horizon: int) -> float:
+    """From the change of the restricted mean with each record's weight (R's is not robust)."""
+    time, event, weights = frame.time.to_numpy(int), frame.status.to_numpy() == 2, frame.share.to_numpy()
+
+    def mean(weights: Any) -> float:
+        size = horizon + time.max() + 1
+        events = np.bincount(time, weights * event, minlength=size)
+        at_risk = np.cumsum(np.bincount(time, weights, minlength=size)[::-1])[::-1]
+        hazard = np.divide(events, at_risk, out=np.zeros(size), where=events > 0)
+        return float(np.cumprod(1 - hazard)[:horizon].sum())
+
+    change = np.eye(len(weights)) * 1e-5
+    slopes = [(mean(weights + row) - mean(weights - row)) / 2e-5 for row in change]
+    return float(np.sqrt(np.sum((weights * slopes) ** 2)))
+
+
 def test_left_truncation_equals_r(lung: Simulation) -> None:
     result = fit_lung(lung, by="sex", entry="start")
     # While few have entered, lower limits dip and rise again; which of their crossings ends an interval is convention.

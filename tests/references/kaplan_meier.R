@@ -42,6 +42,11 @@ out$test_sex_ecog <- list(chisq = by_ecog$chisq, observed = rowSums(by_ecog$obs)
 # Case weights that are whole numbers count as so many records.
 out$lung_weights <- curves(survfit(Surv(time, status) ~ sex, lung, weights = 1 + (lung$age %% 3), conf.type = "log-log"))
 
+# Weights that are no whole numbers have R's robust errors.
+robust <- survfit(Surv(time, status) ~ sex, lung, weights = lung$age / 60, conf.type = "log-log")
+out$lung_robust <- curves(robust)
+out$lung_robust_means <- means(robust, 500)
+
 # Left truncation: a start that depends on the record alone.
 late <- lung
 late$start <- pmin(late$time - 1, (late$age * 7) %% 90)

@@ -201,7 +201,7 @@ def _result(
         confidence=options.confidence,
         minimum_cell=rules.minimum_cell,
         sites=counts.sites,
-        notes=(*prepared.notes, *_notes(curves, groups, division, options, rules.minimum_cell, num_events)),
+        notes=(*prepared.notes, *_notes(curves, groups, division, options, rules.minimum_cell, counts)),
     )
 
 
@@ -247,7 +247,7 @@ def _notes(
     division: Division,
     options: _Options,
     minimum_cell: int,
-    num_events: int,
+    counts: SurvivalCounts,
 ) -> Iterator[str]:
     largest = max(curve.grid_error for curve in curves)
     if largest > 0:
@@ -263,16 +263,28 @@ def _notes(
     empty = [group for group in groups if group not in [curve.group for curve in curves]]
     if empty:
         yield f"Without any record: {', '.join(empty)}."
-    if not num_events:
+    if not counts.left[1:].any():
         yield "Nobody had the event: all curves stay at 1."
     if division.weights is not None:
         yield f"Estimates weigh each row by {division.weights}, as if it stood for so many; counts are of rows."
+        yield from _weight_notes(counts, division.num_groups > 1)
     short = [curve.group for curve in curves if curve.is_shown and curve.restricted_mean is None]
     if options.rmst_at is not None and short:
         yield (
             f"No mean up to {options.rmst_at:g}, as follow-up ended before, or too few had the event by then: "
             f"{', '.join(short)}."
         )
+
+
+def _weight_notes(counts: SurvivalCounts, has_test: bool) -> Iterator[str]:
+    if counts.square_left is None:
+        return
+    if counts.entered.shape[-1] == 1:
+        yield "As weights are not whole numbers, standard errors are robust (infinitesimal jackknife)."
+    else:
+        yield "Standard errors take weights as numbers of records, though they are not whole numbers."
+    if has_test:
+        yield "So does the test." if counts.entered.shape[-1] > 1 else "The test takes weights as numbers of records."
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.

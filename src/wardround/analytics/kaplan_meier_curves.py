@@ -67,6 +67,8 @@ class GroupTable:
         weight_left: sums of weights, as `left`.
         weight_at_risk: likewise at risk, shape (num_steps,).
         weight_entered: that entered at each index; 0 without late entries.
+        has_entries: whether some entered late.
+        squares: sums of squared weights of events and of censored, shape (2, num_steps), for robust variances.
     """
 
     entered: Counts
@@ -75,6 +77,7 @@ class GroupTable:
     weight_at_risk: Values
     weight_entered: Values
     has_entries: bool
+    squares: Values | None
 
     @classmethod
     def of(cls, counts: SurvivalCounts, group: int) -> GroupTable:
@@ -95,6 +98,7 @@ class GroupTable:
             weight_at_risk=at_risk,
             weight_entered=weight_entered,
             has_entries=has_entries,
+            squares=_squares(counts.square_left, group, has_entries),
         )
 
     @property
@@ -118,11 +122,19 @@ class GroupTable:
         return np.asarray(np.cumsum(self.entered)[places] - gone_before, np.int64)
 
 
+def _squares(square_left: Values | None, group: int, has_entries: bool) -> Values | None:
+    # With late entries the influences would need another ask: each record's own entry counts.
+    if square_left is None or has_entries:
+        return None
+    summed = square_left[:, group].sum(axis=1)
+    return np.vstack([summed[1:].sum(axis=0), summed[0]])
+
+
 def curve_of(table: GroupTable, name: str, options: CurveOptions) -> SurvivalCurve:
     """The curve of one group, as far as the rules allow it to be shown."""
     ticks = floor_index(options.ticks, options.step, table.left.shape[1])
     shown = table.partition(ticks, options.rules.minimum_cell)
-    estimate = Estimate.of(table.weight_left[1:].sum(axis=0), table.weight_at_risk, options.step)
+    estimate = Estimate.of(table.weight_left[1:].sum(axis=0), table.weight_at_risk, options.step, table.squares)
     is_hidden = not len(shown.places)
     places = with_leavers(shown.places, table.left.sum(axis=0))
     error = estimate.standard_error

@@ -6,6 +6,7 @@ References:
     Aalen (1978), Annals of Statistics 6(4); Nelson (1972), Technometrics 14(4): the cumulative hazard.
     Kalbfleisch, Prentice (2002), The Statistical Analysis of Failure Time Data, section 1.4: transformed intervals.
     Brookmeyer, Crowley (1982), Biometrics 38(1): intervals of quantiles.
+    Jaeckel (1972), The infinitesimal jackknife, Bell Laboratories: robust variances, for weights.
     Irwin (1949), Journal of Hygiene 47(2): the restricted mean and its variance.
 """
 
@@ -37,50 +38,83 @@ class Estimate:
         events: at each point (weighted, where there are weights).
         at_risk: likewise.
         survival: Kaplan and Meier's estimate at each point, right-continuous.
-        greenwood: the sum whose root is the standard error of log survival.
+        log_variance: of the logarithm of the survival: Greenwood's sum, or robust.
         cumulative_hazard: Nelson and Aalen's estimate.
         cumulative_hazard_variance: of that.
+        squares: sums of squared weights of those who had the event and who were censored, shape (2, num_steps), where
+            the variances are robust; else None.
     """
 
     step: float
     events: Values
     at_risk: Values
     survival: Values
-    greenwood: Values
+    log_variance: Values
     cumulative_hazard: Values
     cumulative_hazard_variance: Values
+    squares: Values | None
 
     @classmethod
-    def of(cls, events: Values, at_risk: Values, step: float) -> Estimate:
-        """From events and those at risk, each of shape (num_steps,)."""
+    def of(cls, events: Values, at_risk: Values, step: float, squares: Values | None = None) -> Estimate:
+        """From events and those at risk, each of shape (num_steps,); with `squares` the variances are robust."""
         is_event = events > 0
         hazard = np.divide(events, at_risk, out=np.zeros_like(at_risk, float), where=is_event)
         # Weighted sums of all who are left may differ in the last digit.
         hazard[hazard > 1 - 1e-14] = 1.0
-        greenwood = np.zeros_like(hazard)
+        relative = _per_event(hazard, at_risk)
         with np.errstate(divide="ignore"):
-            np.divide(hazard, at_risk * (1 - hazard), out=greenwood, where=is_event)
-            variance = np.divide(hazard, at_risk, out=np.zeros_like(hazard), where=is_event)
+            greenwood = np.divide(hazard, at_risk * (1 - hazard), out=np.zeros_like(hazard), where=is_event)
+            aalen = np.divide(hazard, at_risk, out=np.zeros_like(hazard), where=is_event)
+        log_variance, variance = np.cumsum(greenwood), np.cumsum(aalen)
+        survival = np.cumprod(1 - hazard)
+        if squares is not None:
+            single = np.divide(1.0, at_risk, out=np.zeros_like(hazard), where=is_event)
+            log_variance = np.where(survival > 0, _influence_variance(hazard, relative, squares), np.inf)
+            variance = _influence_variance(hazard, single, squares)
         return cls(
             step=step,
             events=events,
             at_risk=at_risk,
-            survival=np.cumprod(1 - hazard),
-            greenwood=np.cumsum(greenwood),
+            survival=survival,
+            log_variance=log_variance,
             cumulative_hazard=np.cumsum(hazard),
-            cumulative_hazard_variance=np.cumsum(variance),
+            cumulative_hazard_variance=variance,
+            squares=squares,
         )
 
     @property
     def standard_error(self) -> Values:
         """Of the survival; NaN where it is 0."""
-        return standard_error_of_survival(self.survival, self.greenwood)
+        return standard_error_of_survival(self.survival, self.log_variance)
 
 
-def standard_error_of_survival(survival: Values, greenwood: Values) -> Values:
-    """Greenwood's; NaN where the survival is 0."""
+def standard_error_of_survival(survival: Values, log_variance: Values) -> Values:
+    """From the variance of its logarithm; NaN where the survival is 0."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(survival * np.sqrt(greenwood), np.float64)
+        return np.asarray(survival * np.sqrt(log_variance), np.float64)
+
+
+def _per_event(hazard: Values, at_risk: Values) -> Values:
+    """By how much an event of weight 1 lowers the logarithm of the survival; 0 where it lowers it to 0."""
+    remain = at_risk * (1 - hazard)
+    return np.divide(1.0, remain, out=np.zeros_like(hazard), where=(hazard > 0) & (remain > 0))
+
+
+def _influence_variance(hazard: Values, per_event: Values, squares: Values) -> Values:
+    """The infinitesimal jackknife's variance of a sum over times, where all were there from the beginning.
+
+    A record that is at risk takes `hazard * per_event` off at each time, and adds `per_event` with its event; so those
+    who left at a time have one influence, and all who are still there another.
+
+    Args:
+        hazard: events over those at risk, shape (num_steps,).
+        per_event: what an event of weight 1 adds at each time, shape (num_steps,).
+        squares: sums of squared weights of those who had the event and who were censored, shape (2, num_steps).
+    """
+    so_far = np.cumsum(hazard * per_event)
+    left = np.cumsum(squares[0] * (per_event - so_far) ** 2 + squares[1] * so_far**2)
+    still_there = squares.sum() - np.cumsum(squares.sum(axis=0))
+    return np.asarray(left + np.maximum(still_there, 0.0) * so_far**2, np.float64)
 
 
 def interval(
@@ -159,16 +193,27 @@ def restricted_mean(estimate: Estimate, last: int, horizon: float, confidence: f
     widths[-1] = max(horizon - num * estimate.step, 0.0)
     area = estimate.survival[: num + 1] * widths
     area_after = np.flip(np.cumsum(np.flip(area)))
-    steps = np.diff(estimate.greenwood[: num + 1], prepend=0.0)
-    # Nothing comes after a survival of 0, whose variance on the log scale is infinite.
-    variance = float(
-        np.sum(np.where(area_after > 0, area_after, 0.0)[np.isfinite(steps)] ** 2 * steps[np.isfinite(steps)])
-    )
+    area_after = np.where(area_after > 0, area_after, 0.0)
+    if estimate.squares is None:
+        steps = np.diff(estimate.log_variance[: num + 1], prepend=0.0)
+        # Nothing comes after a survival of 0, whose variance on the log scale is infinite.
+        variance = float(np.sum(area_after[np.isfinite(steps)] ** 2 * steps[np.isfinite(steps)]))
+    else:
+        variance = _robust_mean_variance(estimate, area_after, estimate.squares)
     error, z = math.sqrt(variance), float(special.ndtri(0.5 + confidence / 2))
     mean = float(area.sum())
     return RestrictedMean(
         horizon=horizon, estimate=mean, standard_error=error, low=mean - z * error, high=mean + z * error
     )
+
+
+def _robust_mean_variance(estimate: Estimate, area_after: Values, squares: Values) -> float:
+    """The infinitesimal jackknife's, where an event weighs by the area that comes after it."""
+    num_steps = len(estimate.survival)
+    after = np.concatenate([area_after, np.zeros(num_steps - len(area_after))])
+    hazard = np.divide(estimate.events, estimate.at_risk, out=np.zeros(num_steps), where=estimate.events > 0)
+    per_event = _per_event(np.minimum(hazard, 1.0), estimate.at_risk) * after
+    return float(_influence_variance(hazard, per_event, squares)[-1])
 
 
 def grid_error(events: Values, censored: Values, entered: Values, at_risk: Values) -> Values:

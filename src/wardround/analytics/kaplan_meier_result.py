@@ -71,7 +71,7 @@ class SurvivalCurve:
         num_events_since: events in the interval.
         num_censored_since: censored in the interval.
         survival: Kaplan and Meier's estimate.
-        standard_error: Greenwood's; NaN where the survival is 0.
+        standard_error: Greenwood's, or robust where weights are not whole; NaN where the survival is 0.
         low, high: pointwise interval; NaN where there is none.
         cumulative_hazard: Nelson and Aalen's estimate.
         cumulative_hazard_error: its standard error.

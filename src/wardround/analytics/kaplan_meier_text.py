@@ -26,6 +26,8 @@ _REFERENCES = {
     "1958; 53(282): 457-481.",
     "Greenwood": "Greenwood M. The natural duration of cancer. Reports on Public Health and Medical Subjects 33. "
     "London: HMSO; 1926.",
+    "Jaeckel": "Jaeckel LA. The infinitesimal jackknife. Memorandum MM 72-1215-11. Murray Hill: Bell Laboratories; "
+    "1972.",
     "Kalbfleisch": KALBFLEISCH,
     "Brookmeyer": "Brookmeyer R, Crowley J. A confidence interval for the median survival time. Biometrics 1982; "
     "38(1): 29-41.",
@@ -181,10 +183,12 @@ def methods_text(result: KaplanMeierResult) -> str:
         f"(Kaplan and Meier 1958) from counts of events and of censored records by time, summed over {sites}, so that "
         f"the estimates are those of the pooled records. Times were counted in steps of {result.step:.4g}{unit}."
     )
+    has_weights = result.weights is not None
+    robust = ", with weights that are not whole the infinitesimal jackknife's (Jaeckel 1972)" * has_weights
     errors = (
-        f"Standard errors are Greenwood's (Greenwood 1926); {percent_text(result.confidence)} confidence intervals are "
-        f"pointwise{scale} (Kalbfleisch and Prentice 2002), those of quantiles by inversion (Brookmeyer and Crowley "
-        "1982)."
+        f"Standard errors are Greenwood's (Greenwood 1926){robust}; {percent_text(result.confidence)} confidence "
+        f"intervals are pointwise{scale} (Kalbfleisch and Prentice 2002), those of quantiles by inversion (Brookmeyer "
+        "and Crowley 1982)."
     )
     sentences = [estimated, errors]
     if result.entry is not None:

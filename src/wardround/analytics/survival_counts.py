@@ -123,13 +123,16 @@ def _groups(setting: Setting, by: str | None) -> tuple[str, ...]:
 class Departures(Contribution):
     """Records that entered and left, by cause (0: censored), group, stratum and point of the grid.
 
-    The weighted fields are there where there are weights, the test's where it is made within sites.
+    The weighted fields are there where there are weights, the test's where it is made within sites. Squared weights
+    are for robust variances; `num_fractional` records have a weight that is no whole number.
     """
 
     num_entered: Counts = people("num_groups", "num_strata", "num_entry_steps")
     num_left: Counts = people("num_ends", "num_groups", "num_strata", "num_steps")
     weight_entered: Array = exact("num_weighted", "num_groups", "num_strata", "num_entry_steps")
     weight_left: Array = exact("num_weighted", "num_ends", "num_groups", "num_strata", "num_steps")
+    square_left: Array = exact("num_weighted", "num_ends", "num_groups", "num_strata", "num_steps")
+    num_fractional: int = people()
     observed: Array = exact("num_tests", "num_groups")
     expected: Array = exact("num_tests", "num_groups")
     variance: Array = exact("num_tests", "num_groups", "num_groups")
@@ -189,6 +192,8 @@ def departures(data: Table, outcome: SurvivalOutcome, division: Division) -> Dep
         num_left=_summed(counted[1].astype(np.int64), division),
         weight_entered=_weighted(weighed and weighed[0], counted[0], division),
         weight_left=_weighted(weighed and weighed[1], counted[1], division),
+        square_left=_weighted(None if weights is None else _left(at, cells, shape, weights**2), counted[1], division),
+        num_fractional=0 if weights is None else int((weights != np.rint(weights)).sum()),
         observed=np.array([test.observed for test in tested]).reshape(len(tested), size),
         expected=np.array([test.expected for test in tested]).reshape(len(tested), size),
         variance=np.array([test.variance for test in tested]).reshape(len(tested), size, size),
@@ -231,14 +236,19 @@ def _count(
     at: SurvivalRows, cells: Counts, shape: tuple[int, int, int, int], has_entry: bool, weights: Values | None
 ) -> tuple[Values, Values]:
     """Entered, shape (num_groups, num_strata, num_entry_steps), and left, shape `shape`."""
-    num_ends, num_groups, num_strata, num_steps = shape
-    num_cells = num_groups * num_strata
-    num_entry_steps = num_steps if has_entry else 1
+    _, num_groups, num_strata, num_steps = shape
+    num_cells, num_entry_steps = num_groups * num_strata, num_steps if has_entry else 1
     entry = np.maximum(at.entry, 0)
     entered = np.bincount(cells * num_entry_steps + entry, weights, minlength=num_cells * num_entry_steps)
+    return entered.reshape(num_groups, num_strata, num_entry_steps).astype(float), _left(at, cells, shape, weights)
+
+
+def _left(at: SurvivalRows, cells: Counts, shape: tuple[int, int, int, int], weights: Values | None) -> Values:
+    num_ends, num_groups, num_strata, num_steps = shape
+    num_cells = num_groups * num_strata
     where = (at.cause.astype(np.int64) * num_cells + cells) * num_steps + at.exit
     left = np.bincount(where, weights, minlength=num_ends * num_cells * num_steps)
-    return entered.reshape(num_groups, num_strata, num_entry_steps).astype(float), left.reshape(shape).astype(float)
+    return left.reshape(shape).astype(float)
 
 
 def _summed(table: NDArray[Any], division: Division) -> NDArray[Any]:
@@ -299,6 +309,7 @@ class SurvivalCounts:
         left: records by cause (0: censored), shape (num_causes + 1, num_groups, num_strata, num_steps).
         weight_entered: sums of weights, as `entered`; the same numbers where there are no weights.
         weight_left: sums of weights, as `left`.
+        square_left: sums of squared weights, as `left`, where a weight is no whole number; else None.
         tests: sums of the test of survival, or of each cause's incidence.
         sites: that answered.
     """
@@ -307,6 +318,7 @@ class SurvivalCounts:
     left: Counts
     weight_entered: Values
     weight_left: Values
+    square_left: Values | None
     tests: tuple[LogRankSums, ...]
     sites: tuple[str, ...]
 
@@ -328,6 +340,7 @@ def count_departures(outcome: SurvivalOutcome, division: Division) -> Steps[Surv
         left=found.num_left,
         weight_entered=entered,
         weight_left=left,
+        square_left=found.square_left[0] if found.num_fractional else None,
         tests=tuple(within) if division.within_site else compare_groups(entered, left, division),
         sites=total.sites,
     )
