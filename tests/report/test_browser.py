@@ -2,61 +2,26 @@
 
 import os
 
-import numpy as np
-import pandas as pd
 import pytest
-import tomli_w
 
-import wardround as wr
 from tests.report.conftest import BROWSER, needs_browser
-from wardround.cli.carry_out import carry_out
 from wardround.report.html import write_report
-from wardround.studies.extensions import installed_vocabulary
-from wardround.studies.study import parse_study
 
 pytestmark = needs_browser
 WIDTHS = (320, 390, 768, 1280)
 SMALL_TEXT, LARGE_TEXT = 4.5, 3.0
 # Least contrast of text by WCAG 2.2, 1.4.3 (AA).
 
-STUDY = {
-    "study": {
-        "name": "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
-        "question": "Who stays, and why?",
-        "purpose": "To see a report.",
-    },
-    "disclosure": {"preset": "standard", "allows_site_results": True},
-    "analysis": [
-        {"workflow": "describe", "title": "The patients, by ward", "by": "ward"},
-        {"workflow": "glm", "title": "Deaths", "formula": "died ~ age + C(sex) + C(ward)", "family": "binomial"},
-        {"workflow": "glm", "title": "By hospital", "formula": "stay ~ age", "site_intercepts": True},
-        {"workflow": "glm", "title": "It fails", "formula": "died ~ age + perfect", "family": "binomial"},
-    ],
-}
 
-
-def hospital(seed, n=400):
-    rng = np.random.default_rng(seed)
-    age = rng.normal(60, 10, n)
-    died = rng.random(n) < 1 / (1 + np.exp((65 - age) / 8))
-    columns = {
-        "age": age.round(),
-        "sex": rng.choice(["female", "male"], n),
-        "ward": rng.choice([f"ward number {i}" for i in range(1, 11)], n),
-        "stay": rng.gamma(2, 3, n).round(1),
-        "died": died,
-        "perfect": died * 2.0,
-    }
-    return pd.DataFrame(columns)
+@pytest.fixture(scope="module")
+def address(everything, tmp_path_factory):
+    path = tmp_path_factory.mktemp("browser") / "report.html"
+    write_report(everything, path)
+    return path.as_uri()
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A report with a wide table, figures, long names and a failure."""
-    study = parse_study(tomli_w.dumps(STUDY), installed_vocabulary())
-    tables = {name: hospital(i) for i, name in enumerate(["North", "Krankenhaus der Barmherzigen Schwestern", "West"])}
-    outcome = carry_out(study, wr.simulate(tables, disclosure=study.disclosure))
-    assert [one.analysis.number for one in outcome.failed] == [4]
+def short_address(outcome, tmp_path_factory):
     path = tmp_path_factory.mktemp("browser") / "report.html"
     write_report(outcome, path)
     return path.as_uri()
@@ -76,21 +41,23 @@ def browser():
 def opened(browser, address):
     """Open the report; what it asks of the network and says on the console is looked at in the end."""
     contexts, requests, said = [], [], []
+    opened_ones = set()
 
-    def open_(width=1280, height=900, **more):
+    def open_(width=1280, height=900, at=address, **more):
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(address)
+        opened_ones.add(at)
+        page.goto(at)
         return page
 
     yield open_
     for context in contexts:
         context.close()
-    assert set(requests) == {address}
+    assert set(requests) == opened_ones
     assert said == []
 
 
@@ -185,8 +152,8 @@ CONTRASTS = """() => {
 }"""
 
 
-def test_tables_that_do_not_fit_are_reached_and_moved_by_keyboard(opened):
-    page = opened(390)
+def test_tables_that_do_not_fit_are_reached_and_moved_by_keyboard(opened, short_address):
+    page = opened(390, at=short_address)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0

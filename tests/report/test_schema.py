@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from tests.report.conftest import carried_out
+from tests.report.conftest import EVERY_WORKFLOW, carried_out
 from tests.report.make_schema import SHIPPED, built_in, digest_of, digests, schema_text
 from wardround.analytics.result import json_value
 from wardround.data.report import ContractReport, Violation
@@ -95,6 +95,12 @@ def test_what_is_wrong_does_not_fit(outcome, validator, path, value):
     if path[-1] == "num_records":  # a number that is not finite is null
         place[path[-1]] = []
     assert not validator.is_valid(document)
+
+
+def test_a_result_of_every_built_in_workflow_fits(everything, validator):
+    assert {one["workflow"] for one in EVERY_WORKFLOW} == set(built_in().workflows), "add it to EVERY_WORKFLOW"
+    errors = sorted(validator.iter_errors(json.loads(everything.to_json())), key=lambda error: list(error.path))
+    assert [f"{error.json_path}: {error.message[:200]}" for error in errors] == []
 
 
 def test_every_built_in_workflow_has_a_form_of_its_own(validator):

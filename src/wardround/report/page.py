@@ -18,8 +18,10 @@ from wardround.report.tables import TableView, plain_names, sentence, table_view
 
 ORDER: tuple[ExhibitKind, ...] = ("table_one", "forest", "survival", "calibration", "heterogeneity", "other")
 """In which order the exhibits of an analysis are shown; within a kind, as the result gives them."""
+_LONGEST_OPTION = 200
+# Characters of an option that are shown; the JSON holds all of it.
 FEDERATED_REFERENCE = (
-    "Wolfson M, Wallace SE, Masca N, et al. DataSHIELD: resolving a conflict in contemporary bioscience - performing a "
+    "Wolfson M, Wallace SE, Masca N, et al. DataSHIELD: resolving a conflict in contemporary bioscience: performing a "
     "pooled analysis of individual-level data without sharing the data. Int J Epidemiol 2010; 39(5): 1372-1382."
 )
 
@@ -204,7 +206,7 @@ def _analysis(outcome: AnalysisOutcome, numbering: _Numbering, papers: Bibliogra
         notes=notes,
         methods=methods,
         workflow=f"{analysis.workflow.type.name}, version {analysis.workflow.type.version}",
-        options=tuple((name, _option(value)) for name, value in analysis.given.items()),
+        options=tuple((name, _shortened(_option(value))) for name, value in analysis.given.items()),
         facts=outcome.facts,
     )
 
@@ -226,6 +228,10 @@ def _exhibit(exhibit: Exhibit, numbering: _Numbering) -> ExhibitView:
         table=None if isinstance(exhibit, FigureExhibit) else table_view(exhibit.frame),
         svg=svg_of(exhibit, anchor) if isinstance(exhibit, FigureExhibit) else None,
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_OPTION else f"{text[: _LONGEST_OPTION - 3]}..."
 
 
 def _option(value: Any) -> str:
