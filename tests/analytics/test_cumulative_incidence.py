@@ -167,6 +167,25 @@ def test_no_small_count_of_a_cause_is_shown(records: dict[str, list[Any]], minim
         assert result.num_records is None
 
 
+def test_a_subgroup_of_two_is_hidden() -> None:
+    states = ["censored", *CAUSES] * 14
+    frame = pd.DataFrame({"etime": range(1, 43), "state": states, "sex": ["F"] * 40 + ["M"] * 2})
+    result = estimate(simulate(split(frame, 3, 1), contract=short(CONTRACT.variable("etime"))), by="sex")
+    small = [curve for curve in result.curves if curve.group == "M"]
+    assert [(curve.num_records, curve.num_events, curve.is_shown) for curve in small] == [(None, None, False)] * 2
+    assert result.num_records is None
+    assert "42" not in result.summary()
+    assert "too few left" in " ".join(result.notes)
+    result.plot()
+
+
+def test_a_rare_cause_hides_what_would_give_it_back() -> None:
+    states = ["censored", "death"] * 20 + ["malignancy"] * 2
+    frame = pd.DataFrame({"etime": range(1, 43), "state": states, "sex": ["F"] * 42})
+    result = estimate(simulate(split(frame, 3, 1), contract=short(CONTRACT.variable("etime"))))
+    assert [(curve.num_records, curve.num_events, curve.is_shown) for curve in result.curves] == [(42, None, False)] * 2
+
+
 @given(RECORDS, st.sampled_from([1.0, 2.5, 4.0]), st.integers(0, 10**6))
 @settings(max_examples=40)
 def test_grid_error_bounds_the_unrounded_incidence(records: dict[str, list[Any]], grid: float, seed: int) -> None:

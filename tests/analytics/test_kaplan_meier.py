@@ -433,6 +433,8 @@ def test_shown_counts_are_not_small(records: dict[str, list[Any]], minimum_cell:
             assert at.num_at_risk is None or at.num_at_risk == 0 or at.num_at_risk >= minimum_cell
             if at.num_events is not None:
                 assert at.num_events == ((part.time <= at.time) & (part.event == 1)).sum()
+        if curve.num_records is not None and curve.num_events is not None:
+            assert curve.num_records - curve.num_events not in range(1, minimum_cell)
         if curve.num_records is None or curve.num_events is None:
             assert not curve.is_shown
             assert curve.quantiles == ()
