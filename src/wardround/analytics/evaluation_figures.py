@@ -268,11 +268,14 @@ def _draw_predictions(axes: Any, result: Evaluation, limits: tuple[float, float]
     edges = np.concatenate([[0.0], curve.cuts[chosen], [1.0]])
     starts, width = [0, *(place + 1 for place in chosen)], np.diff(edges)
     events, others = (np.add.reduceat(part, starts) for part in (curve.events_between, curve.others_between))
-    axes.stairs(events * risk / width, edges, fill=True, color="C1", alpha=0.9)
-    axes.stairs(-others * (1 - risk) / width, edges, fill=True, color="C0", alpha=0.6)
+    above, below = events * risk / width, others * (1 - risk) / width
+    axes.stairs(above, edges, fill=True, color="C1", alpha=0.9)
+    axes.stairs(-below, edges, fill=True, color="C0", alpha=0.6)
+    height = float(above.max() + below.max())
+    axes.set_ylim(-below.max() - 0.02 * height, above.max() + 0.3 * height)  # room for the label
     axes.axhline(0, color=_GREY, linewidth=0.6)
-    axes.text(0.99, 0.78, "with the event", transform=axes.transAxes, ha="right", fontsize=9)
-    axes.text(0.99, 0.10, "without", transform=axes.transAxes, ha="right", fontsize=9)
+    axes.text(0.99, 0.98, "with the event", transform=axes.transAxes, ha="right", va="top", fontsize=9)
+    axes.text(0.99, 0.04, "without", transform=axes.transAxes, ha="right", fontsize=9)
     axes.set(xlabel="Predicted risk", xlim=limits, yticks=[])
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
