@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.analytics.contingency_bounds import p_value_bounds
 from wardround.analytics.contingency_result import ContingencyResult
 from wardround.analytics.contingency_statistics import (
     LEAST_EXPECTED,
@@ -25,6 +26,7 @@ from wardround.analytics.contingency_statistics import (
     expected_counts,
     measures,
     occupied,
+    p_value_ranges,
     tables_that_fit,
     withheld_measures,
     withheld_tests,
@@ -202,7 +204,8 @@ def contingency(
 
     Guarantees:
         equals_pooled: counts, tests and measures are those of the pooled records.
-        hidden_cells_stay_hidden: all that is told of a table with hidden cells follows from the numbers shown.
+        hidden_cells_stay_hidden: nobody who knows this program can tell a hidden small count of a two by two table.
+        told_by_what_is_shown: all that is told of a table with hidden cells follows from the numbers shown.
     """
     check_confidence(confidence, "contingency")
     asked, levels = _checked(setting.contract, rows, columns, strata)
@@ -332,8 +335,11 @@ def _statistics(
         table = np.array([[rules.shown(int(cell)) or 0 for cell in row] for row in table], np.int64)
     if _is_whole(shown):
         return association_tests(table, scores), measures(table, confidence)
-    fitting = tables_that_fit(shown, rules.minimum_cell) if rules.rounding == 1 else None
-    return withheld_tests(table.shape, fitting, scores), withheld_measures(table.shape)
+    ranges: dict[str, tuple[float, float]] = {}
+    if rules.rounding == 1:
+        fitting = tables_that_fit(shown, rules.minimum_cell)
+        ranges = p_value_bounds(shown) if fitting is None else p_value_ranges(fitting, scores)
+    return withheld_tests(table.shape, ranges), withheld_measures(table.shape)
 
 
 def _within(

@@ -264,18 +264,17 @@ class _Search:
         self._columns[j] = None if column is None else column - value
 
 
-def withheld_tests(
-    shape: tuple[int, ...], fitting: list[Counts] | None, scores: tuple[Floats, Floats]
-) -> tuple[AssociationTest, ...]:
-    """The tests of a table of this shape without their numbers, with the ranges of their p-values over fitting tables.
-
-    Guarantees:
-        told_by_what_is_shown: the answer is the same for all tables that show the same numbers.
-    """
+def p_value_ranges(fitting: list[Counts], scores: tuple[Floats, Floats]) -> dict[str, tuple[float, float]]:
+    """Least and greatest p-value over these tables, by test."""
     found: dict[str, list[float]] = {}
-    for table in fitting or ():
+    for table in fitting:
         for test in association_tests(table, scores):
             found.setdefault(test.name, []).append(float("nan") if test.p_value is None else test.p_value)
+    return {name: (min(values), max(values)) for name, values in found.items()}
+
+
+def withheld_tests(shape: tuple[int, ...], ranges: dict[str, tuple[float, float]]) -> tuple[AssociationTest, ...]:
+    """The tests of a table of this shape without their numbers, with the ranges of their p-values."""
     own = TWO_BY_TWO_TESTS if shape == (2, 2) else (TREND,)
     return tuple(
         AssociationTest(
@@ -283,8 +282,8 @@ def withheld_tests(
             statistic=None,
             df=None,
             p_value=None,
-            p_low=min(found[name], default=None) if name in found else None,
-            p_high=max(found[name], default=None) if name in found else None,
+            p_low=ranges[name][0] if name in ranges else None,
+            p_high=ranges[name][1] if name in ranges else None,
         )
         for name in (CHI_SQUARE, LIKELIHOOD_RATIO, *own)
     )
