@@ -206,6 +206,19 @@ def test_mean_of_few_people_is_hidden_with_one_more_group():
     assert all(quantile.value is None for quantile in result.variable("x").columns[3].quantiles)
 
 
+def test_means_that_are_hidden_together_are_of_enough_people():
+    x = np.arange(80.0)
+    x[40:48] = np.nan  # two of each of the two small groups have a value
+    columns = {"x": x, "group": np.repeat([0, 1, 2, 3], [40, 5, 7, 28])}
+    columns["x"][[40, 41, 48, 49]] = [1.0, 2.0, 3.0, 4.0]
+    columns["x"][50:52] = np.nan
+    result = printed(columns, [number("x"), category("group", "a", "b", "c", "d")], by="group").variable("x")
+    hidden = [column.is_hidden for column in result.columns]
+    present = [np.count_nonzero(~np.isnan(x[columns["group"] == g])) for g in range(4)]
+    assert present == [40, 2, 2, 28]
+    assert hidden == [False, False, True, True, True]
+
+
 def test_a_mean_is_no_small_count_in_disguise():
     rare = np.repeat([0.0, 1.0], [97, 3])
     result = printed({"died": rare, "code": rare + 1, "age": np.arange(100.0)}, [*map(number, ("died", "code", "age"))])

@@ -176,9 +176,14 @@ class _Protection:
         few = [is_small(_plain(column.num_values), least) for column in columns]
         few = [a or b for a, b in zip(few, lone or (False,) * len(few), strict=True)]
         few = [a or b for a, b in zip(few, [self.is_few, *self.sizes_hidden], strict=False)]
-        if sum(few[1:]) == 1:
-            others = [i for i in range(1, len(columns)) if not few[i] and columns[i].num_values]
-            few[min(others, key=lambda i: _plain(columns[i].num_values)) if others else 0] = True
+        # Everybody's mean less the means shown is the mean of the groups hidden, taken together.
+        sizes = [_plain(column.num_values) for column in columns]
+        while not few[0]:
+            together = [size for size, is_few in zip(sizes[1:], few[1:], strict=True) if is_few and size]
+            if not together or (len(together) > 1 and sum(together) >= least):
+                break
+            others = [i for i in range(1, len(few)) if not few[i] and sizes[i]]
+            few[min(others, key=sizes.__getitem__) if others else 0] = True
         return few
 
     def _comparisons(
