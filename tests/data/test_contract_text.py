@@ -152,6 +152,7 @@ def variables(draw):
         else None,
         missing=tuple(draw(st.lists(st.just(-9.0) | st.just("NA") | st.just(0.5), unique=True))),
         is_required=draw(st.booleans()),
+        resolution=draw(st.sampled_from([None, 1.0, 0.1, 1 / 365.25])) if type_ in ("number", "integer") else None,
         description=draw(st.none() | st.text(st.characters(exclude_categories=("Cs",)), max_size=20)),
     )
 

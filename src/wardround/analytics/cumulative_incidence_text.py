@@ -12,7 +12,7 @@ from wardround.analytics.cumulative_incidence_result import CumulativeIncidenceR
 from wardround.analytics.journal_text import ABSENT, count_text, listed, p_text, percent_text
 from wardround.analytics.kaplan_meier_text import GUYOT, KALBFLEISCH, aligned, group_name, plain
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
-from wardround.analytics.survival_plot import Line, step_figure
+from wardround.analytics.survival_plot import MAX_BANDS, Line, step_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,13 +176,14 @@ def incidence_exhibits(result: CumulativeIncidenceResult) -> tuple[Exhibit, ...]
     title = f"Cumulative incidence by {plain(result.by)}" if result.by else "Cumulative incidence"
     exhibits: list[Exhibit] = []
     if any(curve.is_shown for curve in result.curves):
+        has_bands = sum(curve.is_shown for curve in result.curves) <= MAX_BANDS
+        bands = f"Bands: pointwise {percent_text(result.confidence)} confidence intervals." * has_bands
         thin = " Points: times at which the estimate is shown; the lines between them are drawn straight."
         figure = FigureExhibit(
             title=title,
             draw=result.plot,
             description=" ".join(headline_texts(result)) or title,
-            note=f"Bands: pointwise {percent_text(result.confidence)} confidence intervals."
-            + thin * (result.minimum_cell > 1),
+            note=f"{bands}{thin * (result.minimum_cell > 1)}".strip(),
             kind="survival",
         )
         exhibits.append(figure)

@@ -10,6 +10,7 @@ import pandas as pd
 from wardround.analytics.journal_text import ABSENT, count_text, interval_text, listed, p_text, percent_text
 from wardround.analytics.kaplan_meier_result import AtTime, KaplanMeierResult, SurvivalCurve, SurvivalQuantile
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
+from wardround.analytics.survival_plot import MAX_BANDS
 
 _NAME_WIDTH = 24
 _MOST_NAMED = 6
@@ -221,7 +222,7 @@ def survival_exhibits(result: KaplanMeierResult) -> tuple[Exhibit, ...]:
             title=title,
             draw=result.plot,
             description=" ".join(headline_texts(result)) or title,
-            note=f"Bands: pointwise {percent_text(result.confidence)} confidence intervals.{_lines(result)}",
+            note=_lines(result),
             kind="survival",
         )
         exhibits.append(figure)
@@ -255,9 +256,12 @@ def _p(p_value: float) -> str:
 
 
 def _lines(result: KaplanMeierResult) -> str:
+    """What the figure's bands and points are."""
+    has_bands = sum(curve.is_shown for curve in result.curves) <= MAX_BANDS
+    bands = f"Bands: pointwise {percent_text(result.confidence)} confidence intervals. " * has_bands
     if result.minimum_cell == 1:
-        return " Strokes: censored."
-    return " Points: times at which the estimate is shown; the lines between them are drawn straight."
+        return f"{bands}Strokes: censored."
+    return f"{bands}Points: times at which the estimate is shown; the lines between them are drawn straight."
 
 
 def _group_frame(result: KaplanMeierResult) -> pd.DataFrame:

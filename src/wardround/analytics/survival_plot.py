@@ -20,9 +20,12 @@ Values = NDArray[np.float64]
 
 MAX_CURVES = 8
 """Most curves in one figure."""
+MAX_BANDS = 4
+"""Most curves that have their bands drawn: more would hide one another."""
 _LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _NAME_CHARACTERS = 18
 _SHORT = 0.85  # a curve that ends before this part of the axis is named where it ends
+_NAME_WIDTH = 0.25  # of a name within the frame, as a part of the axis
 _LEAST_GAP = 0.055  # between two names at the right, as a part of the axis
 
 
@@ -111,7 +114,7 @@ def step_figure(
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.7, table_inches])
     end = max([*ticks, *(float(line.times[-1]) for line in drawn)], default=1.0) or 1.0
     for number, line in enumerate(drawn):
-        _draw_line(axes, line, number)
+        _draw_line(axes, line, number, has_band=len(drawn) <= MAX_BANDS)
     top = 1.0 if is_falling else min(1.0, 1.12 * max([float(np.nanmax(line.high)) for line in drawn], default=1.0))
     axes.set_ylim(0, top * 1.01)
     axes.set_xlim(0, end * 1.01)
@@ -130,10 +133,11 @@ def _plain_label(text: str) -> str:
     return text.replace("$", r"\$")  # a dollar sign in a name is no mathematics
 
 
-def _draw_line(axes: Any, line: Line, number: int) -> None:
+def _draw_line(axes: Any, line: Line, number: int, *, has_band: bool) -> None:
     color = f"C{number}"
     style, step = _LINES[number % len(_LINES)], None if line.is_thinned else "post"
-    axes.fill_between(line.times, line.low, line.high, step=step, color=color, alpha=0.16, linewidth=0)
+    if has_band:
+        axes.fill_between(line.times, line.low, line.high, step=step, color=color, alpha=0.16, linewidth=0)
     drawstyle = "default" if line.is_thinned else "steps-post"
     axes.plot(line.times, line.values, color=color, linestyle=style, linewidth=1.6, drawstyle=drawstyle)
     if line.is_thinned:
@@ -149,9 +153,15 @@ def _name_lines(axes: Any, lines: list[Line], end: float, top: float) -> None:
         return
     order = sorted(range(len(lines)), key=lambda number: float(lines[number].values[-1]))
     height = -np.inf
+    named: list[tuple[float, float]] = []
     for number in order:
         line = lines[number]
-        is_short = line.times[-1] < _SHORT * end
+        place = (float(line.times[-1]) / end, float(line.values[-1]) / top)
+        is_short = place[0] < _SHORT
+        # Where two would touch, the rows of the table below, in the curves' colours, must do.
+        if is_short and any(abs(place[0] - x) < _NAME_WIDTH and abs(place[1] - y) < _LEAST_GAP for x, y in named):
+            continue
+        named.append(place)
         if not is_short:
             height = max(float(line.values[-1]) / top, height + _LEAST_GAP)
         axes.annotate(
