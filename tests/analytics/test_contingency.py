@@ -147,6 +147,16 @@ def test_strata_that_tell_nothing_are_left_out() -> None:
     assert "no stratum has" in nothing.summary()
 
 
+def test_what_one_site_alone_tells_is_withheld() -> None:
+    federation = federation_of([[[10, 12], [15, 9]], [[0, 0], [20, 30]]], by_stratum=True)
+    found = federation.run(contingency("row", "column", strata="site")).stratified
+    assert found is not None
+    assert (found.statistic, found.odds_ratio, found.informative) == (None, None, None)
+    allowed = under(federation, allows_site_results=True).run(contingency("row", "column", strata="site")).stratified
+    assert allowed is not None
+    assert allowed.odds_ratio == pytest.approx(10 * 9 / (12 * 15))
+
+
 def test_small_cells_in_strata_round_what_is_told() -> None:
     tables = [[[10, 12], [15, 9]], [[11, 3], [20, 30]]]
     for by_stratum, strata in ((False, "stratum"), (True, "site")):

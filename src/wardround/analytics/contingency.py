@@ -345,13 +345,19 @@ def _statistics(
 def _within(
     strata: str, table: TableAsk, tables: Counts, told: tuple[bool, float], rules: DisclosureRules
 ) -> Steps[StratifiedAssociation]:
-    """Association within strata; withheld where cells of the whole table are hidden, which it would help to find."""
+    """Association within strata.
+
+    Withheld where cells of the whole table are hidden, which it would help to find, and where it would be one site's.
+    """
     is_whole, confidence = told
+    withheld = StratifiedAssociation(strata=strata, informative=None, statistic=None, df=None, p_value=None)
     if not is_whole:
-        return StratifiedAssociation(strata=strata, informative=None, statistic=None, df=None, p_value=None)
+        return withheld
     if strata == SITES:
         found = (yield from ask(site_terms, table, rules.minimum_cell)).sum
         sums = StratumSums(**{name: getattr(found, name) for name in SiteTerms.declarations})
+        if sums.informative == 1 and not rules.allows_site_results:
+            return withheld
     else:
         parts = [stratum_sums(part, rules.minimum_cell) for part in tables]
         sums = sum(parts[1:], parts[0])
