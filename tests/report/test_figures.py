@@ -45,6 +45,11 @@ def test_names_are_those_of_people():
     assert "max heart rate" in texts(svg(lambda axes: axes.set_title("max_heart_rate")))
 
 
+@pytest.mark.parametrize("odd", ["\x07", "\x1b", "\ufffe"])
+def test_characters_that_xml_does_not_know_are_replaced(odd):
+    assert "a\N{REPLACEMENT CHARACTER}b" in texts(svg(lambda axes: axes.set_title(f"a{odd}b")))
+
+
 def test_text_from_outside_is_no_mathematics():
     assert "$\\frac{$" in texts(svg(lambda axes: axes.set_title("$\\frac{$")))
     assert "$a$" in texts(svg(lambda axes: axes.set_yticks([0, 1], ["$a$", "b"])))

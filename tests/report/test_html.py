@@ -186,6 +186,16 @@ def test_it_can_be_read_without_seeing_it(page):
     assert len(page.all("nav")) == 2  # beside the text, and folded where there is no room; one is shown at a time
 
 
+def test_whatever_may_be_too_wide_is_reached_by_keyboard_and_has_a_name(page):
+    """Chromium lets the keyboard into what scrolls by itself; other browsers do not."""
+    boxes = [attributes for tag, attributes in page.elements if attributes.get("class") == "scroll"]
+    assert len(boxes) == len(page.all("table")) + len(page.all("figure"))
+    for attributes in boxes:
+        assert attributes["tabindex"] == "0"
+        assert attributes["role"] in ("region", "group")
+        assert attributes.get("aria-label") or attributes["aria-labelledby"] in page.ids
+
+
 def test_tables_and_figures_are_counted_over_the_whole_report(page):
     captions = re.findall(r"(?:Table|Figure) \d+\.", " ".join(page.text))
     assert sorted(captions) == ["Figure 1.", "Figure 2.", "Table 1.", "Table 2.", "Table 3."]

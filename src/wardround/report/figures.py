@@ -26,6 +26,8 @@ _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _TEXT = (f"{{{_SVG}}}text", f"{{{_SVG}}}tspan")
 _PALETTE = {colour[1:].lower(): number for number, colour in enumerate(OKABE_ITO)}
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+# Characters that a name may hold and XML may not.
 _COLOUR = re.compile(r"\b(fill|stroke): #([0-9a-fA-F]{6})\b")
 
 
@@ -100,7 +102,7 @@ def _let_powers_be_mathematics(figure: Figure) -> None:
 def _for_a_page(svg: str, exhibit: FigureExhibit, prefix: str) -> str:
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
-    root = ElementTree.fromstring(svg)  # noqa: S314  # matplotlib wrote it
+    root = ElementTree.fromstring(_NO_XML.sub("\N{REPLACEMENT CHARACTER}", svg))  # noqa: S314  # matplotlib wrote it
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):  # a style would be the whole page's
