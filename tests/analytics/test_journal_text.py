@@ -5,6 +5,7 @@ import math
 import pytest
 
 from wardround.analytics.journal_text import (
+    as_sentences,
     count_text,
     fixed_text,
     interval_text,
@@ -89,6 +90,10 @@ def test_intervals():
 )
 def test_terms_as_people_call_them(term, plain):
     assert plain_term(term) == plain
+
+
+def test_notes_are_sentences():
+    assert as_sentences(["left out: b", "", "The rest is in."]) == "Left out: b. The rest is in."
 
 
 def test_small_things():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -110,6 +111,12 @@ def _plain_factor(factor: str) -> str:
         return (category[1] if category else factor).replace("_", " ")
     name, level = (match[1] or match[2]).replace("_", " "), match[3]
     return name if level == "True" else f"{name}: {level}"
+
+
+def as_sentences(notes: Iterable[str]) -> str:
+    """Notes one after the other, each as a sentence."""
+    ended = (note if note.endswith((".", "!", "?")) else f"{note}." for note in notes if note)
+    return " ".join(note[:1].upper() + note[1:] for note in ended)
 
 
 def listed(items: list[str] | tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from wardround.analytics.journal_text import (
     ABSENT,
+    as_sentences,
     count_text,
     fixed_text,
     p_text,
@@ -118,7 +119,7 @@ def meta_exhibits(result: MetaAnalysisResult) -> tuple[Exhibit, ...]:
         TableExhibit(
             title="Combined estimates and the exact fit", frame=_combined(result), note=_note(result), kind="forest"
         ),
-        TableExhibit(title="The sites' own fits", frame=_sites(result), note=" ".join(result.notes), kind="forest"),
+        TableExhibit(title="The sites' own fits", frame=_sites(result), note=as_sentences(result.notes), kind="forest"),
     ]
     if any(c.combination.without for c in shown):
         tables.append(TableExhibit(title="Random effects without each site", frame=_without(result, shown)))

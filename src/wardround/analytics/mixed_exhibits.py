@@ -11,6 +11,7 @@ from wardround.analytics.forest_plot import LARGEST_RATIO, plain_ticks, shorten
 from wardround.analytics.glm_result import Coefficient
 from wardround.analytics.journal_text import (
     ABSENT,
+    as_sentences,
     count_text,
     fixed_text,
     interval_text,
@@ -130,7 +131,7 @@ def mixed_exhibits(result: MixedResult) -> tuple[Exhibit, ...]:
         TableExhibit(
             title=f"Differences between sites in {outcome}",
             frame=_between(result),
-            note=" ".join(result.notes),
+            note=as_sentences(result.notes),
             kind="heterogeneity",
         )
     )

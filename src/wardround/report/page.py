@@ -195,7 +195,7 @@ def _analysis(outcome: AnalysisOutcome, numbering: _Numbering, papers: Bibliogra
         exhibits = [_exhibit(exhibit, numbering) for exhibit in shown]
         said = result.headlines() if isinstance(result, Headlined) else _described(shown)
         headlines = tuple(sentence(plain_names(text)) for text in said)
-        notes = tuple(sentence(note) for note in result.notes if not any(note in exhibit.note for exhibit in shown))
+        notes = tuple(sentence(note) for note in result.notes if not _is_told(note, shown))
         methods = cited(result.methods(), result.references, papers)
     return AnalysisView(
         number=analysis.number,
@@ -209,6 +209,11 @@ def _analysis(outcome: AnalysisOutcome, numbering: _Numbering, papers: Bibliogra
         options=tuple((name, _shortened(_option(value))) for name, value in analysis.given.items()),
         facts=outcome.facts,
     )
+
+
+def _is_told(note: str, exhibits: Iterable[Exhibit]) -> bool:
+    """Whether a note stands below a table or figure already."""
+    return any(note.rstrip(".").casefold() in exhibit.note.casefold() for exhibit in exhibits)
 
 
 def _described(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:
