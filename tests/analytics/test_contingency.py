@@ -22,7 +22,14 @@ from wardround.analytics.contingency import _is_whole, _shown, _statistics, cont
 from wardround.analytics.contingency_bounds import p_value_bounds
 from wardround.analytics.contingency_result import ContingencyResult
 from wardround.analytics.contingency_statistics import ShownTable, association_tests, measures, tables_that_fit
-from wardround.analytics.contingency_strata import homogeneity_terms, stratified, stratum_sums
+from wardround.analytics.contingency_strata import (
+    ENOUGH_SPLITS,
+    homogeneity_terms,
+    num_splits,
+    only_class,
+    stratified,
+    stratum_sums,
+)
 from wardround.analytics.result import FigureExhibit, Result
 from wardround.data.contract import Contract, Variable
 from wardround.engines.simulated_hospitals import simulate
@@ -158,7 +165,7 @@ def test_what_one_site_alone_tells_is_withheld() -> None:
 
 
 def test_small_cells_in_strata_round_what_is_told() -> None:
-    tables = [[[10, 12], [15, 9]], [[11, 3], [20, 30]]]
+    tables = [[[60, 72], [65, 59]], [[71, 3], [80, 70]], [[50, 62], [75, 41]], [[66, 45], [88, 60]]]
     for by_stratum, strata in ((False, "stratum"), (True, "site")):
         federation = federation_of(tables, by_stratum=by_stratum)
         found = federation.run(contingency("row", "column", strata=strata)).stratified
@@ -169,6 +176,39 @@ def test_small_cells_in_strata_round_what_is_told() -> None:
         assert not exact.is_rounded
         assert found.odds_ratio == float(f"{exact.odds_ratio:.3g}")
         assert found.p_value == float(f"{exact.p_value:.2g}")
+
+
+def test_few_records_in_strata_tell_the_class_of_the_p_value_alone() -> None:
+    tables = [[[10, 12], [15, 9]], [[11, 3], [20, 30]]]
+    for by_stratum, strata in ((False, "stratum"), (True, "site")):
+        federation = federation_of(tables, by_stratum=by_stratum)
+        result = federation.run(contingency("row", "column", strata=strata))
+        exact = under(federation, minimum_cell=1).run(contingency("row", "column", strata=strata)).stratified
+        found = result.stratified
+        assert found is not None
+        assert exact is not None
+        assert (found.statistic, found.p_value, found.odds_ratio, found.homogeneity_p) == (None,) * 4
+        assert found.p_low is not None
+        assert found.p_high is not None
+        assert exact.p_value is not None
+        assert found.p_low <= exact.p_value <= found.p_high
+        assert f"P {found.p_low:g} to {found.p_high:g}" in result.summary()
+
+
+def test_strata_of_few_are_not_told_apart() -> None:
+    """An attacker goes through all ways to deal a shown table out to two strata, and keeps those that tell the same."""
+    pooled, told = np.array([6, 7, 8, 9]), defaultdict(list)
+    for cells in product(*(range(n + 1) for n in pooled)):
+        tables = np.array([cells, pooled - cells]).reshape(2, 2, 2)
+        sums = stratum_sums(tables[0], 5) + stratum_sums(tables[1], 5)
+        if sums.small and num_splits(tables.sum(axis=0), 2) < ENOUGH_SPLITS:
+            found = only_class(stratified("s", sums, None, 0.95, is_rounded=True))
+            told[repr(found)].append(min(tables.ravel().tolist(), tables[::-1].ravel().tolist()))
+    assert told
+    for ways in told.values():
+        lines = np.array(ways)
+        for place in range(8):
+            assert len(set(lines[:, place].tolist())) > 1
 
 
 def test_expected_counts_below_five_are_said() -> None:

@@ -32,10 +32,13 @@ from wardround.analytics.contingency_statistics import (
     withheld_tests,
 )
 from wardround.analytics.contingency_strata import (
+    ENOUGH_SPLITS,
     StratifiedAssociation,
     StratumSums,
     common_odds_ratio,
     homogeneity_terms,
+    num_splits,
+    only_class,
     stratified,
     stratum_sums,
 )
@@ -348,14 +351,18 @@ def _within(
     """Association within strata.
 
     Withheld where cells of the whole table are hidden, which it would help to find, and where it would be one site's.
+    Where a stratum has small cells, numbers are rounded, or the class of the p-value alone is told, if somebody could
+    go through all tables that fit.
     """
     is_whole, confidence = told
     withheld = StratifiedAssociation(strata=strata, informative=None, statistic=None, df=None, p_value=None)
     if not is_whole:
         return withheld
+    num_sites = 0
     if strata == SITES:
-        found = (yield from ask(site_terms, table, rules.minimum_cell)).sum
-        sums = StratumSums(**{name: getattr(found, name) for name in SiteTerms.declarations})
+        total = yield from ask(site_terms, table, rules.minimum_cell)
+        num_sites = total.num_sites
+        sums = StratumSums(**{name: getattr(total.sum, name) for name in SiteTerms.declarations})
         if sums.informative == 1 and not rules.allows_site_results:
             return withheld
     else:
@@ -367,8 +374,10 @@ def _within(
         homogeneity = (yield from ask(site_homogeneity, table, odds_ratio)).sum.terms
     elif odds_ratio is not None:
         homogeneity = np.sum([homogeneity_terms(part, odds_ratio) for part in tables], axis=0)
-    is_rounded = sums.small > 0 or rules.rounding > 1
-    return stratified(strata, sums, homogeneity, confidence, is_rounded)
+    found = stratified(strata, sums, homogeneity, confidence, is_rounded=sums.small > 0 or rules.rounding > 1)
+    num_strata = num_sites if strata == SITES else table.num_strata
+    is_exposed = sums.small > 0 and num_splits(tables.sum(axis=0), num_strata) < ENOUGH_SPLITS
+    return only_class(found) if is_exposed else found
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.

@@ -121,6 +121,10 @@ class ContingencyResult:
                 self.stratified is not None and self.stratified.is_rounded,
                 "Statistics within strata are rounded: few records are in some cell of a stratum.",
             ),
+            (
+                self.stratified is not None and self.stratified.p_low is not None,
+                "Statistics within strata are withheld: few records are in some cell of a stratum.",
+            ),
         ]
         return tuple(text for holds, text in said if holds)
 
@@ -313,6 +317,8 @@ def _measure_text(measure: Measure) -> str:
 def _stratified_rows(found: StratifiedAssociation) -> list[tuple[str, str, str]]:
     """What is told of the association within strata: name, value, P value."""
     where = f"within {found.strata}"
+    if found.p_low is not None and found.p_high is not None:
+        return [(f"Cochran-Mantel-Haenszel test {where}", "withheld", f"{found.p_low:g} to {found.p_high:g}")]
     if found.statistic is None or found.p_value is None:
         reason = "withheld" if found.informative is None else "no stratum has two rows and two columns"
         return [(f"association {where}", reason, "")]

@@ -29,6 +29,13 @@ Floats = NDArray[np.float64]
 
 NUM_ODDS_SUMS = 5
 _ROUNDED_DIGITS = 3
+P_CLASSES = (0.0, 0.001, 0.01, 0.05, 1.0)
+"""Between which of these a p-value lies is told where nothing else is."""
+ENOUGH_SPLITS = 20.0
+"""Of how many ways to deal a table's records out to the strata rounded numbers may be told (unit: powers of ten).
+
+Rounded, the numbers tell some twelve digits together; so each fits many of the ways.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +133,8 @@ class StratifiedAssociation:
         low: lower end of its interval.
         high: upper end.
         homogeneity_p: of equal odds ratios (Breslow and Day, with Tarone's correction), of two by two tables.
+        p_low: where the p-value is withheld, as few records are in some cell of a stratum, its class begins here,
+        p_high: and ends here.
         is_rounded: whether the numbers are rounded to three digits (p-values: two), as few records are in some cell
             of a stratum.
     """
@@ -139,6 +148,8 @@ class StratifiedAssociation:
     low: float | None = None
     high: float | None = None
     homogeneity_p: float | None = None
+    p_low: float | None = None
+    p_high: float | None = None
     is_rounded: bool = False
 
 
@@ -172,6 +183,24 @@ def stratified(
         high=_rounded(high, digits),
         homogeneity_p=_rounded(_homogeneity(sums, homogeneity), digits and 2),
         is_rounded=is_rounded,
+    )
+
+
+def num_splits(table: Counts, num_strata: int) -> float:
+    """In how many ways a table's records can be dealt out to the strata (unit: powers of ten)."""
+    counts, others = table.astype(np.float64), num_strata - 1
+    ways = special.gammaln(counts + others + 1) - special.gammaln(counts + 1) - special.gammaln(others + 1)
+    return float(ways.sum() / math.log(10))
+
+
+def only_class(found: StratifiedAssociation) -> StratifiedAssociation:
+    """The same with nothing told but the class of its p-value."""
+    low = high = None
+    if found.p_value is not None:
+        place = min(int(np.searchsorted(P_CLASSES, found.p_value, side="right")), len(P_CLASSES) - 1)
+        low, high = P_CLASSES[place - 1], P_CLASSES[place]
+    return StratifiedAssociation(
+        strata=found.strata, informative=None, statistic=None, df=None, p_value=None, p_low=low, p_high=high
     )
 
 
