@@ -61,3 +61,13 @@ def by_column(frame: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
 def pooled(sites: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """All records in one table."""
     return pd.concat(list(sites.values()), ignore_index=True)
+
+
+def on_grid(entry: Any, exits: Any, cause: Any, step: int) -> tuple[Any, Any, Any]:
+    """Left, at risk and entered by point of a grid whose points are `step` hundredths apart."""
+    entry, exits = -(-entry // step), -(-exits // step)
+    left, entered = np.zeros((3, exits.max() + 1)), np.zeros(exits.max() + 1)
+    np.add.at(left, (cause, exits), 1)
+    np.add.at(entered, entry, 1)
+    at_risk = np.array([((entry < k) & (exits >= k)).sum() for k in range(len(entered))], float)
+    return left, at_risk, entered

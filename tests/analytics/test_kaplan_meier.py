@@ -17,11 +17,14 @@ from lifelines.statistics import multivariate_logrank_test
 from sksurv.nonparametric import kaplan_meier_estimator
 
 from tests.analytics.pooled import split
-from tests.analytics.survival_data import lung_by_institution, pooled, reference, two_trials
+from tests.analytics.survival_data import lung_by_institution, on_grid, pooled, reference, two_trials
 from wardround.analytics.kaplan_meier import kaplan_meier
+from wardround.analytics.kaplan_meier_estimate import Estimate, grid_error
 from wardround.analytics.kaplan_meier_result import KaplanMeierResult, SurvivalCurve
 from wardround.analytics.log_rank import LogRankSums
 from wardround.analytics.result import Headlined, Result
+from wardround.analytics.survival_counts import Division, departures
+from wardround.analytics.survival_time import SurvivalOutcome
 from wardround.data.contract import Contract, Variable
 from wardround.engines.simulated_hospitals import simulate
 from wardround.engines.simulation import Simulation
@@ -378,6 +381,26 @@ def test_grid_error_bounds_the_unrounded_estimate(
         assert np.all(unrounded <= coarse.survival + 1e-12)
 
 
+@pytest.mark.parametrize("has_entry", [False, True])
+def test_the_error_of_a_grid_is_reached_in_small_groups(has_entry: bool) -> None:
+    rng = np.random.default_rng(5)
+    largest = 0.0
+    for _ in range(1000):
+        n, step = int(rng.integers(2, 20)), int(rng.choice([50, 100, 250]))
+        cause, exits = rng.integers(0, 2, n), rng.integers(1, 500, n)
+        entry = np.maximum(exits - rng.integers(1, 500, n), 0) if has_entry else np.zeros(n, int)
+        is_kept = -(-entry // step) < -(-exits // step)  # others are refused
+        if is_kept.any():
+            tables = [on_grid(entry[is_kept], exits[is_kept], cause[is_kept], size) for size in (step, 1)]
+            coarse, fine = (Estimate.of(left[1], at_risk, 1.0).survival for left, at_risk, _ in tables)
+            left, at_risk, entered = tables[0]
+            bound = grid_error(left[1], left[0], entered, at_risk)
+            difference = np.abs(fine[np.minimum(np.arange(len(coarse)) * step, len(fine) - 1)] - coarse)
+            assert np.all(difference <= bound + 1e-12)
+            largest = max(largest, float(np.max(difference / np.maximum(bound, 1e-12))))
+    assert largest > 0.99
+
+
 def test_a_coarse_grid_states_its_error(lung: Simulation) -> None:
     coarse = fit_lung(lung, grid=30.0)
     assert 0 < coarse.curve().grid_error < 0.02
@@ -675,6 +698,31 @@ def test_a_horizon_after_the_end_of_follow_up_has_no_mean(lung: Simulation) -> N
     to_the_last = estimate(federate(hospitals([1, 2, 3, 4], [1, 1, 1, 1])), rmst_at=10.0).curve().restricted_mean
     assert to_the_last is not None
     assert to_the_last.estimate == pytest.approx(2.5)
+
+
+def test_a_level_that_nobody_has_changes_nothing() -> None:
+    sites = hospitals(list(range(1, 41)), [0, 1] * 20, arm=list("aabb") * 10)
+    found = []
+    for levels in (("a", "b"), ("z", "a", "y", "b")):
+        arm = Variable(name="arm", type="category", levels=levels)
+        contract = Contract(variables=(Variable(name="time", type="integer"), INTEGER, arm))
+        found.append(estimate(federate(sites, contract=contract), by="arm"))
+    tests = [result.test for result in found if result.test is not None]
+    assert_close(tests[0].statistic, tests[1].statistic)
+    assert [test.df for test in tests] == [1, 1]
+    assert [group.group for group in tests[1].groups] == ["a", "b"]
+    assert "Without any record: z, y." in found[1].notes
+
+
+def test_a_site_that_was_not_asked_does_not_answer(lung: Simulation) -> None:
+    outcome = SurvivalOutcome(time="time", event="status", events=("2",), step=1.0, num_steps=1100)
+    division = Division(by="site", num_groups=1, sites=("elsewhere",), required=("time", "status"))
+    with pytest.raises(DataError, match="not among those that were asked"):
+        departures(lung.data["site 1"], outcome, division)
+    with pytest.raises(ValueError, match="the sites are given"):
+        Division(by="site", required=("time", "status"))
+    with pytest.raises(ValueError, match="number of levels for each stratum"):
+        Division(strata=("ward",), required=("time", "status"))
 
 
 def test_groups_that_never_meet_have_no_statistic() -> None:

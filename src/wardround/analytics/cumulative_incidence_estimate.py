@@ -24,6 +24,9 @@ class IncidenceEstimate:
         incidence: probability of the cause by each point.
         variance: of that.
         grid_error: how far the estimate from unrounded times may lie from it.
+
+    Guarantees:
+        grid_error_bounds_the_unrounded_incidence: the estimate from unrounded times is not farther away.
     """
 
     incidence: Values
@@ -46,8 +49,12 @@ def incidences(left: Values, at_risk: Values, entered: Values) -> tuple[Incidenc
     estimates = []
     for cause in left[1:]:
         incidence = np.cumsum(free_before * _share(cause, at_risk))
-        least = np.cumsum(low * _share(cause, at_risk + entered))
-        most = np.cumsum(high * _share(cause, np.maximum(at_risk - left[0], events)))
+        # What an event of the cause adds is S / n, which other events leave as it is. A record that is censored when m
+        # are at risk lifts it by m / (m - 1), one that enters lowers it by m / (m + 1): most where few are left, that
+        # is, after all events of other causes in the step.
+        remain = at_risk - (events - cause)
+        least = np.cumsum(low * _share(cause, at_risk) * _ratio(remain, remain + entered))
+        most = np.cumsum(high * _share(cause, at_risk) * _ratio(remain, np.maximum(remain - left[0], cause)))
         estimates.append(
             IncidenceEstimate(
                 incidence=incidence,
@@ -61,6 +68,10 @@ def incidences(left: Values, at_risk: Values, entered: Values) -> tuple[Incidenc
 def _share(events: Values, at_risk: Values) -> Values:
     share = np.divide(events, at_risk, out=np.zeros(len(at_risk)), where=events > 0)
     return np.minimum(share, 1.0)
+
+
+def _ratio(numerator: Values, denominator: Values) -> Values:
+    return np.divide(numerator, denominator, out=np.ones(len(numerator)), where=denominator > 0)
 
 
 def _free_bounds(events: Values, censored: Values, entered: Values, at_risk: Values) -> tuple[Values, Values]:
