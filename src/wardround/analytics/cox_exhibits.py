@@ -283,7 +283,7 @@ def draw_ratios(result: CoxResult) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from wardround.analytics.forest_plot import plain_ticks, shorten
+    from wardround.analytics.forest_plot import plain_ticks, shorten, write_beside
 
     rows = result.terms[:MAX_ROWS]
     limit = np.log(LARGEST_RATIO)
@@ -305,6 +305,7 @@ def draw_ratios(result: CoxResult) -> Figure:
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
+    write_beside(axes, places, [ratio_interval(*row) for row in values.tolist()])
     part = f"; the first {len(rows)} of {len(result.terms)}" if len(result.terms) > len(rows) else ""
     axes.set_xlabel(f"Hazard ratio ({percent_text(result.confidence)} interval{part})")
     return figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from wardround.analytics.forest_plot import LARGEST_RATIO, plain_ticks, shorten
+from wardround.analytics.forest_plot import LARGEST_RATIO, plain_ticks, shorten, write_beside
 from wardround.analytics.glm_result import Coefficient
 from wardround.analytics.journal_text import (
     ABSENT,
@@ -223,6 +223,8 @@ def _interval_plot(labels: list[str], ends: Any, label: str, *, is_ratio: bool) 
     if is_ratio and labels:
         axes.set_xscale("log")
         plain_ticks(axes)
+    in_words = ratio_interval if is_ratio else interval_text
+    write_beside(axes, np.arange(len(labels))[::-1], [in_words(*row) for row in ends.tolist()])
     axes.set_xlabel(label, color=_INK)
     return figure
 
