@@ -15,6 +15,10 @@ def test_a_citation_becomes_the_papers_number():
     assert papers.papers[1] == COX.replace("187-220", "187–220")  # noqa: RUF001
 
 
+def test_words_beside_a_citation_stay():
+    assert cited("As usual (by rank; Cox 1972).", (COX,), Bibliography()) == ("As usual (by rank)", (1,), ".")
+
+
 def test_what_fits_no_paper_stays_as_it_is():
     papers = Bibliography()
     text = "In two hospitals (of 1972) and (Breslow 1974; Cox 1972) (n = 1999)."

@@ -64,11 +64,13 @@ def cited(text: str, references: Sequence[str], bibliography: Bibliography) -> t
     used: set[str] = set()
     end = 0
     for match in _CITATION.finditer(text):
-        found = [_reference(part, references) for part in match[1].split(";")]
+        parts = [part.strip() for part in match[1].split(";")]
+        found = [_reference(part, references) for part in parts if _YEAR.search(part)]
         papers = [paper for paper in found if paper is not None]
         if len(papers) < len(found):
             continue
-        pieces += [text[end : match.start()], _numbers(papers, bibliography)]
+        words = "; ".join(part for part in parts if not _YEAR.search(part))
+        pieces += [text[end : match.start()] + f" ({words})" * bool(words), _numbers(papers, bibliography)]
         used.update(papers)
         end = match.end()
     rest = [reference for reference in references if reference not in used]
