@@ -26,6 +26,7 @@ PUBLIC = [
     "compare_means",
     "contingency",
     "correlation",
+    "cox",
     "cumulative_incidence",
     "describe",
     "errors",
