@@ -11,6 +11,8 @@ class Everything(Contribution):
     mean: Array = exact("num_columns", 2)
     deviance: float = exact()
     num_patients: int = people()
+    num_at_step: Array = people("size", cells="sums")
+    num_missing: int = people(cells="none")
     update: Array = bounded("size", clip_norm="clip", bits=8)
 
 
@@ -37,7 +39,9 @@ def test_functions_tell_name_version_meaning_and_what_is_summed():
     assert function["returns"] == [
         {"field": "mean", "kind": "exact", "shape": ["num_columns", 2]},
         {"field": "deviance", "kind": "exact", "shape": []},
-        {"field": "num_patients", "kind": "people", "shape": []},
+        {"field": "num_patients", "kind": "people", "shape": [], "cells": "each"},
+        {"field": "num_at_step", "kind": "people", "shape": ["size"], "cells": "sums"},
+        {"field": "num_missing", "kind": "people", "shape": [], "cells": "none"},
         {"field": "update", "kind": "bounded", "shape": ["size"], "clip_norm": "clip", "bits": 8},
     ]
 
@@ -57,5 +61,7 @@ def test_the_text_names_them_too(run):
     assert "glm (version 1, wardround)\n" in text
     assert "    formula: str (required)\n" in text
     assert "census.count@1 (wardround)\n" in text
-    assert "    -> num_patients: a count of people or records" in text
+    assert "    -> num_patients: a count of people or records\n" in text
+    assert "    -> num_missing: num_required counts of people or records (no cells of a table)\n" in text
+    assert "num_steps counts of people or records (cells: their sums over the last axis)\n" in text
     assert "    -> gram: num_pairs real numbers, summed exactly\n" in text

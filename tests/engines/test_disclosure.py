@@ -24,6 +24,7 @@ from wardround.engines.record_file import load_record
 from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import DisclosureError, PolicyError, SiteError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules
+from wardround.privacy.disclosure_gate import refuse_own_cells
 from wardround.studies.extensions import installed_vocabulary
 from wardround.sums import Contribution, Steps, ask, people, site_function, workflow
 from wardround.testing import check_workflow
@@ -128,6 +129,49 @@ def test_own_small_cells_stay_in() -> None:
     assert "Census.num_records would hold a count below 3" in str(error)
     assert under(rules, 30, 3).run(census()).num_records == 33
     assert under(dataclasses.replace(rules, own_cells="allow"), 30, 2).run(census()).num_records == 32
+
+
+class Binned(Contribution):
+    num_at: np.ndarray = people(2, 3, cells="sums")
+    num_without: int = people(cells="none")
+
+
+def test_own_cells_are_those_that_are_declared() -> None:
+    rules = DisclosureRules.of("datashield")
+    refuse_own_cells(rules, Binned(num_at=np.array([[1, 2, 0], [0, 0, 0]]), num_without=1), site="A")
+    with pytest.raises(DisclosureError, match=r"Binned.num_at would hold a count below 3"):
+        refuse_own_cells(rules, Binned(num_at=np.array([[1, 2, 0], [0, 1, 1]]), num_without=0), site="A")
+    with pytest.raises(ValueError, match=r"^cells must be"):
+        people(cells="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs an axis"):
+        people(cells="sums")
+
+
+def _wards(num_rare: int) -> dict[str, pd.DataFrame]:
+    rng, wards = np.random.default_rng(3), {}
+    for ward in "AB":
+        ages, pressure = rng.normal(60, 9, 90).round(), rng.normal(130, 20, 90).round()
+        pressure[-2:] = np.nan
+        arm = np.array((["old"] * num_rare + ["new"] * 90)[:90] if ward == "A" else ["old", "new"] * 45)
+        died, time = rng.integers(0, 2, 90), rng.exponential(90, 90).round() + 1
+        wards[ward] = pd.DataFrame({"age": ages, "bp": pressure, "arm": arm, "died": died, "time": time})
+    return wards
+
+
+_OF_NUMBERS: list[Any] = [
+    lambda federation: wr.describe(federation, by="arm"),
+    lambda federation: wr.glm(federation, "died ~ age + bp + arm", family="binomial"),
+    lambda federation: wr.kaplan_meier(federation, time="time", event="died", by="arm"),
+    lambda federation: wr.cox(federation, "age + arm", time="time", event="died"),
+    lambda federation: wr.compare_means(federation, ("age",), by="arm", rank_tests=True),
+]
+
+
+@pytest.mark.parametrize("analysis", _OF_NUMBERS)
+def test_the_preset_datashield_can_be_used(analysis: Any) -> None:
+    assert analysis(wr.simulate(_wards(30), disclosure="datashield")).summary()
+    with pytest.raises(DisclosureError, match="own_cells of site 'A'"):  # two of A have the old arm
+        analysis(wr.simulate(_wards(2), disclosure="datashield"))
 
 
 # Rules that need the total

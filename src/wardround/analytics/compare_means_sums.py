@@ -22,8 +22,8 @@ class GroupCounts(Contribution):
     """Values by variable and group, missing ones by variable, and records without a group."""
 
     num_values: Counts = people("num_variables", "num_groups")
-    num_missing: Counts = people("num_variables")
-    num_ungrouped: int = people()
+    num_missing: Counts = people("num_variables", cells="none")
+    num_ungrouped: int = people(cells="none")
 
 
 class GroupSums(Contribution):
@@ -47,7 +47,7 @@ class PairedSums(Contribution):
 class BinCounts(Contribution):
     """Records by bin and group, one variable after the other."""
 
-    num_records: Counts = people("num_bins", "num_groups")
+    num_records: Counts = people("num_bins", "num_groups", cells="none")
 
 
 def _count_sizes(variables: tuple[str, ...], by: str, num_groups: int) -> dict[str, float]:

@@ -64,7 +64,7 @@ class TableCounts(Contribution):
     """Records in each cell, by stratum, and those in which a variable is missing."""
 
     num_records: Counts = people("num_strata", "num_rows", "num_columns")
-    num_left_out: int = people()
+    num_left_out: int = people(cells="none")
 
 
 class SiteTerms(Contribution):

@@ -141,7 +141,7 @@ def _split(
 class PairCounts(Contribution):
     """For each pair of variables, how many records are in each bin of the first and of the second, both known."""
 
-    num_records: Counts = people("num_counts")
+    num_records: Counts = people("num_counts", cells="none")
 
 
 class PairSums(Contribution):

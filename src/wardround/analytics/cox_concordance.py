@@ -69,7 +69,7 @@ class Concordance:
 class ScoreHistogram(Contribution):
     """Records by score."""
 
-    num_records: NDArray[np.int64] = people(NUM_FINE_BINS)
+    num_records: NDArray[np.int64] = people(NUM_FINE_BINS, cells="sums")
 
 
 def _fine_edges(scale: float) -> Values:

@@ -45,9 +45,9 @@ MAX_WEIGHTINGS = 4
 class Leaving(Contribution):
     """Records that had the event, left, and entered, by stratum and point of the grid."""
 
-    num_events: NDArray[np.int64] = people("num_strata", "num_steps")
-    num_leaving: NDArray[np.int64] = people("num_strata", "num_steps")
-    num_entering: NDArray[np.int64] = people("num_strata", "num_steps")
+    num_events: NDArray[np.int64] = people("num_strata", "num_steps", cells="sums")
+    num_leaving: NDArray[np.int64] = people("num_strata", "num_steps", cells="sums")
+    num_entering: NDArray[np.int64] = people("num_strata", "num_steps", cells="sums")
 
 
 def _grid_sizes(frame: Frame, risk: RiskFrame, **_: Any) -> dict[str, float]:
@@ -72,7 +72,7 @@ class RiskTotals(Contribution):
     at_risk: Array = exact("num_points", "width")
     deaths: Array = exact("num_death_points", "width")
     squares: float = exact()
-    num_invalid: int = people()
+    num_invalid: int = people(cells="none")
 
 
 def _risk_sizes(design: Design, points: Values, has_deaths: bool, **_: Any) -> dict[str, float]:
@@ -216,7 +216,7 @@ class SiteTerms(Contribution):
     information: Array = exact("num_weightings", "num_pairs")
     products: Array = exact("num_pairs")
     squares: float = exact()
-    num_invalid: int = people()
+    num_invalid: int = people(cells="none")
 
 
 def site_sizes(design: Design, weighting: Values, **_: Any) -> dict[str, float]:

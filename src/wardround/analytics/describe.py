@@ -57,9 +57,9 @@ class LevelCounts(Contribution):
     """How many records have each level, and how many have none, by group."""
 
     num_at_level: Counts = people("num_levels", "num_groups")
-    num_missing: Counts = people("num_variables", "num_groups")
+    num_missing: Counts = people("num_variables", "num_groups", cells="none")
     num_records: Counts = people("num_groups")
-    num_ungrouped: int = people()
+    num_ungrouped: int = people(cells="none")
 
 
 def _level_symbols(

@@ -125,11 +125,11 @@ class Moments(Contribution):
 
     num_records: int = people()
     num_patients: int = people()
-    num_missing: NDArray[np.int64] = people("num_required")
-    num_not_binary: int = people()
-    num_not_finite: int = people()
-    num_outside: int = people()
-    num_extreme: int = people()
+    num_missing: NDArray[np.int64] = people("num_required", cells="none")
+    num_not_binary: int = people(cells="none")
+    num_not_finite: int = people(cells="none")
+    num_outside: int = people(cells="none")
+    num_extreme: int = people(cells="none")
     num_events: NDArray[np.int64] = people("num_groups")
     num_others: NDArray[np.int64] = people("num_groups")
     sums: Array = exact("num_groups", "num_moments")
@@ -212,8 +212,8 @@ def _num_patients(data: Table, rows: NDArray[np.intp]) -> int:
 class Histogram(Contribution):
     """Events and others by group and bin."""
 
-    num_events: NDArray[np.int64] = people("num_groups", "num_bins")
-    num_others: NDArray[np.int64] = people("num_groups", "num_bins")
+    num_events: NDArray[np.int64] = people("num_groups", "num_bins", cells="sums")
+    num_others: NDArray[np.int64] = people("num_groups", "num_bins", cells="sums")
 
 
 def _histogram_sizes(groups: Groups, edges: Values, **_: Any) -> dict[str, float]:
@@ -312,7 +312,7 @@ def _steps(score: Values, bins: NDArray[np.intp], edges: Values, scale: Scale) -
 class Predicted(Contribution):
     """Records and sums of their predictions, by bin."""
 
-    num_in_bin: NDArray[np.int64] = people("num_bins")
+    num_in_bin: NDArray[np.int64] = people("num_bins", cells="sums")
     predicted: Array = exact("num_bins")
 
 

@@ -144,8 +144,8 @@ def overall_mean_coefficients(prepared: Prepared, model: Model) -> Values:
 class Separated(Contribution):
     """Records that speak against a direction of separation, and records that it separates."""
 
-    num_against: int = people()
-    num_separated: int = people()
+    num_against: int = people(cells="none")
+    num_separated: int = people(cells="none")
 
 
 @site_function(

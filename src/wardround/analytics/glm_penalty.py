@@ -89,7 +89,7 @@ class FoldTerms(Contribution):
     deviance: Array = exact("num_folds", "num_penalties")
     held_out: Array = exact("num_folds", "num_penalties")
     num_rows: Array = exact("num_folds")
-    num_invalid: NDArray[np.int64] = people("num_folds", "num_penalties")
+    num_invalid: NDArray[np.int64] = people("num_folds", "num_penalties", cells="none")
 
 
 def _fold_sizes(design: Design, coefficients: Values, **_: Any) -> dict[str, float]:

@@ -50,7 +50,7 @@ class Terms(Contribution):
     deviance: float = exact()
     pearson: float = exact()
     num_rows: float = exact()
-    num_invalid: int = people()
+    num_invalid: int = people(cells="none")
 
 
 def sizes(design: Design, **_: Any) -> dict[str, float]:

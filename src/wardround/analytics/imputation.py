@@ -48,7 +48,7 @@ class Observed(Contribution):
     num_records: int = people()
     num_patients: int = people()
     num_complete: int = people()
-    num_missing: Counts = people("num_variables")
+    num_missing: Counts = people("num_variables", cells="none")
     num_at_level: Counts = people("num_levels")
     num_sites_without: Array = exact("num_variables")
     num_sites_short: float = exact()
@@ -98,7 +98,7 @@ class AtSites(Contribution):
     """Records and missing values in each site's own slot."""
 
     num_records: Counts = people("num_sites")
-    num_missing: Counts = people("num_sites", "num_variables")
+    num_missing: Counts = people("num_sites", "num_variables", cells="none")
 
 
 @site_function(
@@ -146,7 +146,7 @@ def value_sums(
 class Begun(Contribution):
     """How many values are to be imputed at the sites, by variable."""
 
-    num_imputed: Counts = people("num_variables")
+    num_imputed: Counts = people("num_variables", cells="none")
 
 
 @stateful_site_function("imputation.begin", version=1, symbols=lambda chain: {"num_variables": len(chain.variables)})
@@ -273,9 +273,9 @@ def _check_coefficients(chain: Chain, target: str, coefficients: Values) -> None
 class Imputed(Contribution):
     """Sums of what was imputed, in standard units (numbers) or of the levels' numbers, in each copy."""
 
-    num_imputed: int = people()
-    num_drawn_back: int = people()
-    num_without_donors: int = people()
+    num_imputed: int = people(cells="none")
+    num_drawn_back: int = people(cells="none")
+    num_without_donors: int = people(cells="none")
     total: Array = exact("num_copies")
     square: Array = exact("num_copies")
 

@@ -34,7 +34,7 @@ class Census(Contribution):
     num_records: int = people()
     num_patients: int = people()
     num_complete: int = people()
-    num_missing: NDArray[np.int64] = people("num_required")
+    num_missing: NDArray[np.int64] = people("num_required", cells="none")
     num_with_level: NDArray[np.int64] = people("num_levels")
 
 
@@ -110,8 +110,8 @@ class ColumnSums(Contribution):
     outcome: float = exact()
     outcome_spread: float = exact()
     num_weighted: int = people()
-    num_above: NDArray[np.int64] = people("num_sides")
-    num_below: NDArray[np.int64] = people("num_sides")
+    num_above: NDArray[np.int64] = people("num_sides", cells="none")
+    num_below: NDArray[np.int64] = people("num_sides", cells="none")
     above: Array = exact("num_sides")
     below: Array = exact("num_sides")
 
@@ -212,7 +212,7 @@ class _Sides:
 class FarRecords(Contribution):
     """Records of a weight that lie far from where nearly all are; of a design's columns and, last, the outcome."""
 
-    num_far: NDArray[np.int64] = people("num_sides")
+    num_far: NDArray[np.int64] = people("num_sides", cells="none")
 
 
 @site_function(

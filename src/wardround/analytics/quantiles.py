@@ -61,17 +61,17 @@ _EXPECTED_BRACKETS = 6
 class Magnitudes(Contribution):
     """Who has a value, and of what size, by variable and group."""
 
-    num_values: Counts = people("num_variables", "num_groups", NUM_FIRST_BINS)
-    num_fractional: Counts = people("num_variables", "num_groups")
-    num_missing: Counts = people("num_variables", "num_groups")
+    num_values: Counts = people("num_variables", "num_groups", NUM_FIRST_BINS, cells="sums")
+    num_fractional: Counts = people("num_variables", "num_groups", cells="none")
+    num_missing: Counts = people("num_variables", "num_groups", cells="none")
     num_records: Counts = people("num_groups")
-    num_ungrouped: int = people()
+    num_ungrouped: int = people(cells="none")
 
 
 class BracketCounts(Contribution):
     """How many values lie in each bin of each bracket."""
 
-    num_values: Counts = people("num_brackets", "num_bins")
+    num_values: Counts = people("num_brackets", "num_bins", cells="none")
 
 
 def _magnitude_symbols(variables: tuple[str, ...], by: str | None, num_groups: int) -> dict[str, float]:

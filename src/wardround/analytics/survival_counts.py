@@ -127,12 +127,12 @@ class Departures(Contribution):
     are for robust variances; `num_fractional` records have a weight that is no whole number.
     """
 
-    num_entered: Counts = people("num_groups", "num_strata", "num_entry_steps")
-    num_left: Counts = people("num_ends", "num_groups", "num_strata", "num_steps")
+    num_entered: Counts = people("num_groups", "num_strata", "num_entry_steps", cells="sums")
+    num_left: Counts = people("num_ends", "num_groups", "num_strata", "num_steps", cells="sums")
     weight_entered: Array = exact("num_weighted", "num_groups", "num_strata", "num_entry_steps")
     weight_left: Array = exact("num_weighted", "num_ends", "num_groups", "num_strata", "num_steps")
     square_left: Array = exact("num_weighted", "num_ends", "num_groups", "num_strata", "num_steps")
-    num_fractional: int = people()
+    num_fractional: int = people(cells="none")
     observed: Array = exact("num_tests", "num_groups")
     expected: Array = exact("num_tests", "num_groups")
     variance: Array = exact("num_tests", "num_groups", "num_groups")

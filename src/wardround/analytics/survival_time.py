@@ -213,12 +213,12 @@ class TimeCheck(Contribution):
 
     num_records: int = people()
     num_complete: int = people()
-    num_missing: Counts = people("num_required")
-    num_negative: int = people()
-    num_not_after_entry: int = people()
-    num_within_step: int = people()
-    num_unknown: int = people()
-    num_off_grid: int = people()
+    num_missing: Counts = people("num_required", cells="none")
+    num_negative: int = people(cells="none")
+    num_not_after_entry: int = people(cells="none")
+    num_within_step: int = people(cells="none")
+    num_unknown: int = people(cells="none")
+    num_off_grid: int = people(cells="none")
     num_events: Counts = people("num_causes")
     num_sites_by_size: Array = exact(_NUM_SIZES)
 

@@ -13,7 +13,7 @@ from wardround.analytics.result import json_text, json_value
 from wardround.cli.terminal import output_kept_pure, show, show_json
 from wardround.studies.extensions import installed_vocabulary
 from wardround.sums import SiteFunction, Vocabulary, WorkflowType
-from wardround.sums.contribution import Bounded, Declaration
+from wardround.sums.contribution import Bounded, Declaration, People
 
 
 def show_vocabulary(*, as_json: bool) -> int:
@@ -53,6 +53,8 @@ def _function(function: SiteFunction[..., Any]) -> dict[str, Any]:
 
 def _declared(declaration: Declaration) -> dict[str, Any]:
     described: dict[str, Any] = {"kind": type(declaration).__name__.lower(), "shape": list(declaration.shape)}
+    if isinstance(declaration, People):
+        described["cells"] = declaration.cells
     if isinstance(declaration, Bounded):
         described |= {"clip_norm": declaration.clip_norm, "bits": declaration.bits}
     return described
@@ -125,10 +127,13 @@ _KINDS = {
     "exact": ("a real number, summed exactly", "real numbers, summed exactly"),
 }
 
+_CELLS = {"sums": " (cells: their sums over the last axis)", "none": " (no cells of a table)"}
+
 
 def _field_text(field: dict[str, Any]) -> str:
     shape = " x ".join(str(size) for size in field["shape"])
     if field["kind"] == "bounded":
         return f"{shape} numbers of norm at most {field['clip_norm']}, in {field['bits']} bits each"
     one, many = _KINDS[field["kind"]]
-    return f"{shape} {many}" if shape else one
+    text = f"{shape} {many}" if shape else one
+    return text + _CELLS.get(field.get("cells", ""), "")

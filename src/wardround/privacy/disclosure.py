@@ -51,8 +51,9 @@ class DisclosureRules:
         patient_dominance: largest part of a site's records that one patient may have.
         rounding: base to which shown counts are rounded; 1: not at all.
         allows_site_results: whether a result may hold what is one site's alone.
-        own_cells: whether a site contributes ("allow") or keeps back ("refuse") an answer in which a count of people
-            of its own is small. Sums over many sites rarely pass the latter.
+        own_cells: whether a site contributes ("allow") or keeps back ("refuse") an answer with a small cell of its own:
+            of a level, a cross-table, the size of a group, the events of a group. Bins of histograms on the way to a
+            quantile or a curve, and counts of missing values, are no cells (`wardround.sums.people`).
 
     Raises:
         ValueError: a rule is out of its range; names it.
@@ -133,7 +134,7 @@ class DisclosureRules:
             ),
             (self.site_dominance < 1, f"no site has more than {self.site_dominance:.0%} of the records of a sum"),
             (self.patient_dominance < 1, f"no patient has more than {self.patient_dominance:.0%} of a site's records"),
-            (self.own_cells == "refuse", "no site tells a small count of its own"),
+            (self.own_cells == "refuse", "no site tells a small cell of a table of its own"),
             (not self.allows_site_results, "no result of one site alone"),
         ]
         return f"{self.preset}: " + ("; ".join(text for holds, text in said if holds) or "nothing is hidden")

@@ -174,16 +174,16 @@ def refuse_own_cells(rules: DisclosureRules, contribution: Contribution, *, site
     """At a site, before its answer is masked and sent.
 
     Raises:
-        DisclosureError: a count of people of this site is small; names the field.
+        DisclosureError: a cell of this site's is small; names the field.
 
     Guarantees:
-        own_small_cells_stay_in: where own_cells is "refuse", no contribution has a count of people from 1 to
-            `minimum_cell - 1`.
+        own_small_cells_stay_in: where own_cells is "refuse", no contribution has a cell of people (`cells` of their
+            declaration) from 1 to `minimum_cell - 1`.
     """
     if rules.own_cells == "allow":
         return
     for name, declaration in contribution.declarations.items():
-        if not isinstance(declaration, People):
+        if not isinstance(declaration, People) or declaration.cells == "none":
             continue
         counts = np.asarray(getattr(contribution, name))
         if ((counts > 0) & (counts < rules.minimum_cell)).any():
@@ -198,3 +198,5 @@ def refuse_own_cells(rules: DisclosureRules, contribution: Contribution, *, site
 def is_refusal(reason: str) -> bool:
     """Whether a recorded failure of a site (`str(error)`) is a refusal by a disclosure rule."""
     return reason.startswith(_REFUSAL)
+        if declaration.cells == "sums":
+            counts = counts.sum(axis=-1)

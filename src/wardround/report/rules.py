@@ -53,7 +53,7 @@ _MEANINGS: dict[str, tuple[Any, str]] = {
     "patient_dominance": (1.0, "No patient has more than {value} of a site's records."),
     "rounding": (1, "Counts are rounded to multiples of {value}."),
     "allows_site_results": (True, "No result tells what is one site's alone."),
-    "own_cells": ("allow", "A site keeps back an answer in which a count of people of its own is small."),
+    "own_cells": ("allow", "A site keeps back an answer with a small cell of its own: a level, a group, its events."),
 }
 _ALLOWING = {
     "minimum_cell": "All counts are shown.",
@@ -64,5 +64,5 @@ _ALLOWING = {
     "patient_dominance": "One patient may have any part of a site's records.",
     "rounding": "Counts are not rounded.",
     "allows_site_results": "Results may tell what is one site's alone.",
-    "own_cells": "A site contributes small counts of its own to sums over all sites.",
+    "own_cells": "A site contributes small cells of its own to sums over all sites.",
 }

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform
+from typing import Any, ClassVar, Literal, Self, TypeAlias, dataclass_transform, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from wardround.errors import ContributionError
 
 Size: TypeAlias = str | int
 Symbols: TypeAlias = Mapping[str, float]
+Cells: TypeAlias = Literal["each", "sums", "none"]
+"""Which of an array of counts are cells of a table: each of them; their sums over the last axis; none."""
 
 _DECLARATION = "wardround.declaration"
 MAX_ELEMENTS = 2**31
@@ -41,6 +43,7 @@ class People:
     """Counts of people or of their records: integers >= 0, summed exactly; disclosure rules apply."""
 
     shape: tuple[Size, ...] = ()
+    cells: Cells = "each"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,21 @@ def exact(*shape: Size) -> Any:
     return dataclasses.field(metadata={_DECLARATION: Exact(shape)})
 
 
-def people(*shape: Size) -> Any:
-    """Declare a field of counts of people or records of this shape."""
-    return dataclasses.field(metadata={_DECLARATION: People(shape)})
+def people(*shape: Size, cells: Cells = "each") -> Any:
+    """Declare a field of counts of people or records of this shape.
+
+    Args:
+        shape: sizes, or names of sizes.
+        cells: what a rule on a site's own cells (`own_cells`) holds for. "each": all of them, as those of levels,
+            of a cross-table, of groups, of events by group. "sums": their sums over the last axis alone, as of a
+            histogram on the way to a quantile or a curve. "none": they are cells of no table, as counts of missing or
+            impossible values, or of records on one side of a mean.
+    """
+    if cells not in get_args(Cells):
+        raise ValueError(f'cells must be "each", "sums" or "none", got {cells!r}')
+    if cells == "sums" and not shape:
+        raise ValueError('cells = "sums" needs an axis to sum over')
+    return dataclasses.field(metadata={_DECLARATION: People(shape, cells)})
 
 
 def bounded(*shape: Size, clip_norm: str | float, bits: Size) -> Any:
