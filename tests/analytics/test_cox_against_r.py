@@ -144,7 +144,9 @@ def test_lung_cancer_with_institutions_as_sites(name: str, options: dict[str, An
     assert_equals(result, expected)
     assert_tests_equal(result, expected["zph_km"])
     if "curve" in expected:
-        assert_curve_equals(result, expected["curve"], pd.DataFrame({"age": [60], "sex": [1], "ecog": ["grade 1"]}), "log")
+        assert_curve_equals(
+            result, expected["curve"], pd.DataFrame({"age": [60], "sex": [1], "ecog": ["grade 1"]}), "log"
+        )
 
 
 def breast() -> dict[str, pd.DataFrame]:
