@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -286,8 +287,10 @@ def test_wrong_coefficients_are_refused(text, words):
         ('{"terms": [{"term": "age", "estimate": 1.0}]}', "link"),
         ('{"terms": [{"term": "age", "estimate": 1.0}], "link": "logit"}', "a column for each coefficient"),
         (
-            '{"terms": [{"term": "age", "estimate": NaN}], "link": "logit", "columns": [{"name": "age", "features": '
-            '[{"kind": "numeric", "expression": "age"}]}]}',
+            (
+                '{"terms": [{"term": "age", "estimate": NaN}], "link": "logit", "columns": [{"name": "age", '
+                '"features": [{"kind": "numeric", "expression": "age"}]}]}'
+            ),
             "finite",
         ),
         ('{"terms": [], "link": "logit", "offset": "open(1)"}', "not allowed"),
@@ -347,3 +350,25 @@ def test_a_fit_with_constants_of_the_data_scores_as_it_fitted(formula):
     # Of the records that it was fitted to, a logistic regression is calibrated, and its log loss is its deviance's.
     assert evaluation.overall.calibration_slope.value == pytest.approx(1, abs=1e-6)
     assert evaluation.overall.log_loss.value == pytest.approx(fit.deviance / 2 / 400, rel=1e-9)
+
+
+HUGE = {
+    "terms": ('{"coefficients": {' + ", ".join(f'"v{i}": 1' for i in range(5_000)) + "}}", "limit is 2000"),
+    "a term": ('{"coefficients": {"' + "a" * 3_000_000 + '": 1}}', "characters; the limit is"),
+    "a level": ('{"coefficients": {"sex[' + "a" * 3_000_000 + ']": 1}}', "characters; the limit is"),
+    "factors": ('{"coefficients": {"' + "a:" * 900 + 'a": 1}}', "product of at most 50"),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_huge_files_of_coefficients_are_refused_at_once(kind):
+    text, words = HUGE[kind]
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=words):
+        model_of_bytes(text.encode(), "risk.json")
+    assert time.perf_counter() - started < 5
+
+
+def test_long_toml_is_refused_before_it_is_parsed():
+    with pytest.raises(ConfigError, match="only"):
+        model_of_bytes(b"[coefficients]\n" + b"a = 1\n" * 200_000, "risk.toml")

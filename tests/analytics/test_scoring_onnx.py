@@ -238,6 +238,125 @@ def test_truncated_and_damaged_files_are_refused_or_score(file, size):
         pass
 
 
+def value_of(name, *shape):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+def doubled(axis, times):
+    """The input joined to itself again and again, and then added up."""
+    nodes = [
+        helper.make_node("Concat", ["x" if i == 0 else f"c{i - 1}"] * 2, [f"c{i}"], axis=axis) for i in range(times)
+    ]
+    return [
+        *nodes,
+        helper.make_node("ReduceSum", [f"c{times - 1}"], ["r"], keepdims=1),
+        helper.make_node("Add", ["x", "r"], ["s"]),
+        helper.make_node("ReduceSum", ["s", "one"], ["y"], keepdims=1),
+    ]
+
+
+ONE = {"one": np.array([1])}
+GROWING = {
+    "records": made(doubled(0, 20), tensors=ONE),
+    "columns of an open input": made(doubled(1, 20), tensors=ONE, inputs=[value_of("x", None, None)]),
+    "the product of two constants": made(
+        [
+            helper.make_node("Add", ["a", "b"], ["c"]),
+            helper.make_node("MatMul", ["c", "d"], ["o"]),
+            helper.make_node("ReduceSum", ["x", "one"], ["y"], keepdims=1),
+        ],
+        tensors={"a": np.ones((20_000, 1), np.float32), "b": np.zeros(1, np.float32), **ONE},
+        inputs=[value_of("x", None, 2), value_of("d", None, None)],
+        outputs=[value_of("y", None, 1), value_of("o", "p", "q")],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_graphs_have_limited_memory(kind):
+    rows = 1024
+    feeds = {"x": np.ones((rows, 2), np.float32), "d": np.ones((1, 20_000), np.float32)}
+    session = OnnxSession(GROWING[kind], "y")
+    with pytest.raises(ConfigError, match="over 1 GiB of memory"):
+        session.predict({port.name: feeds[port.name] for port in session.ports.inputs}, rows)
+    # What was refused is no longer held.
+    assert OnnxSession(made([MATMUL], tensors=W), "y").predict({"x": feeds["x"]}, rows).tolist() == [2.0] * rows
+
+
+def test_wide_outputs_are_refused_beforehand():
+    file = made(
+        [helper.make_node("MatMul", ["a", "b"], ["o"]), MATMUL],
+        tensors={"a": np.ones((20_000, 1), np.float32), "b": np.ones((1, 20_000), np.float32), **W},
+        outputs=[value_of("y", None, 1), value_of("o", "p", "q")],
+    )
+    with pytest.raises(ConfigError, match="elements wide"):
+        check_graph(file)
+
+
+BESIDE = {
+    "the mean over records": [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[0]),
+        helper.make_node("Sub", ["x", "m"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ],
+    "its place among them": [
+        helper.make_node("MatMul", ["x", "w"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["y"], axis=0),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_records_score_is_its_own(kind):
+    model = load_model(made(BESIDE[kind], tensors=W), features=NUMBERS, scale="score")
+    with pytest.raises(ConfigError, match="records beside it"):
+        scores_of(model)
+
+
+TRAINING = {
+    "Dropout": (
+        helper.make_node("Dropout", ["x", "half", "yes"], ["z"]),
+        {"half": np.float32(0.5), "yes": np.array(True)},
+    ),
+    "BatchNormalization": (
+        helper.make_node("BatchNormalization", ["x", *"smbv"], ["z", "b2", "v2"], training_mode=1),
+        {name: np.ones(2, np.float32) for name in "smbv"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TRAINING)
+def test_operators_in_training_are_refused(kind):
+    node, tensors = TRAINING[kind]
+    with pytest.raises(ConfigError, match=f"{kind} is in training mode"):
+        check_graph(made([node, helper.make_node("MatMul", ["z", "w"], ["y"])], tensors={**tensors, **W}))
+
+
+def varint(number):
+    return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+
+def test_what_runs_is_what_was_checked():
+    # Bytes 4 to 7 make a file one of the runtime's own format, which would be read in place of the graph.
+    file = b"\x12\x06\x00\x00ORTM" + made([MATMUL], tensors=W)
+    assert file[4:8] == b"ORTM"
+    assert OnnxSession(file, "y").predict({"x": np.ones((1, 2), np.float32)}, 1).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("field", [b"\x0a", b"\x2a", b"\x5a", b"\x6a"])
+def test_millions_of_empty_parts_are_refused_at_once(field):
+    parts = field + b"\x00"
+    body = parts * 60_000
+    with pytest.raises(ConfigError, match=r"limit is|over 50000"):
+        check_graph(b"\x08\x08\x3a" + varint(len(body)) + body)
+
+
+def test_the_label_beside_a_prediction_may_have_any_shape(file):
+    graph = onnx.load_model_from_string(file)
+    graph.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1  # as some converters write it
+    assert load_model(graph.SerializeToString(), features=NUMBERS).output == "probabilities"
+
+
 def test_maps_are_refused_with_the_remedy(forest):
     graph = skl2onnx.to_onnx(forest, X[:1].astype(np.float32), target_opset=17)
     with pytest.raises(ConfigError, match="zipmap"):

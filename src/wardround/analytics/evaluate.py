@@ -32,7 +32,7 @@ from wardround.analytics.evaluate_sums import (
 )
 from wardround.analytics.evaluation import Evaluation
 from wardround.analytics.evaluation_summing import Found, bin_middles, shown_cuts, summed_up
-from wardround.analytics.expression import parse_expression
+from wardround.analytics.expression import is_plain, parse_expression
 from wardround.analytics.formula import plan_expression
 from wardround.analytics.grouping import named_levels
 from wardround.analytics.lone_records import NEAR
@@ -172,7 +172,7 @@ def _outcome(text: str, contract: Contract) -> tuple[Feature, str, tuple[str, ..
     if levels is None and not variable.is_numeric:
         raise ConfigError(f"outcome: {text!r} is {variable.type}, which is not analysed")
     if levels is None:
-        return Numeric(expression=text if text.isidentifier() else f"`{text}`"), text, (text,)
+        return Numeric(expression=text if is_plain(text) else f"`{text}`"), text, (text,)
     if len(levels) != 2:
         raise ConfigError(f"outcome: {text!r} has {len(levels)} levels; name a variable of two")
     return Level(variable=text, level=levels[1]), f"{text} = {levels[1]}", (text,)

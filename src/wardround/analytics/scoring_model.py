@@ -37,6 +37,8 @@ MAX_MODEL_BYTES = 8 * 2**20
 """Largest model file (unit: bytes); it travels in the head of a message."""
 MAX_NAME_LENGTH = 200
 """Longest name of a model, an input or an output (unit: characters)."""
+MAX_FACTORS = 50
+"""Most features of which a column is the product."""
 PROBABILITY_LINKS = ("logit", "probit", "cloglog")
 
 Scale: TypeAlias = Literal["probability", "score"]
@@ -46,6 +48,11 @@ Scale: TypeAlias = Literal["probability", "score"]
 def _check_name(name: str, what: str) -> None:
     if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"the name of {what} must be 1 to {MAX_NAME_LENGTH} printable characters")
+
+
+def _check_factors(columns: tuple[Column, ...]) -> None:
+    if any(len(column.features) > MAX_FACTORS for column in columns):
+        raise ValueError(f"a term is a product of at most {MAX_FACTORS} factors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,7 @@ class LinearModel:
         _check_name(self.name, "a model")
         if not 1 <= len(self.columns) <= MAX_COLUMNS:
             raise ValueError(f"a model has 1 to {MAX_COLUMNS} coefficients, got {len(self.columns)}")
+        _check_factors(self.columns)
         if self.coefficients.shape != (len(self.columns),) or not np.isfinite(self.coefficients).all():
             raise ValueError("each column must have one coefficient, a finite number")
 
@@ -115,6 +123,7 @@ class OnnxInput:
         _check_name(self.name, "an input")
         if bool(self.columns) == (self.category is not None):
             raise ValueError(f"input {shorten(self.name)!r} is fed either with columns or with a category")
+        _check_factors(self.columns)
 
 
 def _sent_or_named(content: str, info: SerializationInfo) -> str:

@@ -2,7 +2,8 @@
 
 ONNX is a graph of named operators, so a graph runs no code of its own. What can still do harm is refused: files
 beside it (external data), operators of other domains (native libraries), control flow and functions, operators
-that make arrays from numbers in the graph (a few bytes that ask for terabytes), and sequences or maps.
+that make arrays from numbers in the graph (a few bytes that ask for terabytes), and sequences or maps. What shapes
+alone do not tell is bounded while it runs: all graphs together have `MAX_WORKING_BYTES`.
 Needs onnx and onnxruntime (the extra `onnx`).
 
 References:
@@ -12,6 +13,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +29,10 @@ Values = NDArray[np.float64]
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MAX_NODES = 20_000
 """Most operators of a graph."""
+MAX_PARTS = 50_000
+"""Most tensors, most named values, and most attributes of an operator; the parts of a real graph are far fewer."""
+MAX_WORKING_BYTES = 2**30
+"""What graphs may hold in memory while they run, weights and all (unit: bytes); onnxruntime allocates no more."""
 MAX_ROW_ELEMENTS = 20_000
 """Widest intermediate of a graph whose shape can be told beforehand (unit: elements a record)."""
 ROWS_AT_A_TIME = 1_024
@@ -102,19 +108,32 @@ def check_graph(file: bytes) -> Ports:
     Guarantees:
         graphs_hold_the_allow_list_only: an operator, a domain or a part that is not on the list is refused.
     """
+    return _checked(file)[0]
+
+
+def _checked(file: bytes) -> tuple[Ports, bytes]:
+    """Inputs and outputs of a graph, and the graph written anew: what was checked and nothing else.
+
+    A file can be read in two ways, or hold fields that onnxruntime knows and onnx does not.
+    """
     onnx, _ = _libraries()
     graph = _parsed(onnx, file)
-    _check_parts(onnx, graph)
+    graph.DiscardUnknownFields()
+    _check_parts(graph)
     _check_nodes(onnx, graph.graph)
     _check_tensors(onnx, graph.graph)
     _check_form(onnx, graph)
     stored = {tensor.name for tensor in graph.graph.initializer}
-    inputs = tuple(_port(onnx, given) for given in graph.graph.input if given.name not in stored)
-    outputs = tuple(_port(onnx, given) for given in graph.graph.output)
+    given = [value for value in graph.graph.input if value.name not in stored]
+    for value in given:
+        _refuse_fixed_rows(value)
+    inputs = tuple(_port(onnx, value) for value in given)
+    outputs = tuple(_port(onnx, value) for value in graph.graph.output)
     if not inputs or not outputs:
         raise ConfigError("the ONNX model has no input or no output")
     _check_widths(onnx, graph)
-    return Ports(inputs, outputs, {entry.key: entry.value for entry in graph.metadata_props})
+    ports = Ports(inputs, outputs, {entry.key: entry.value for entry in graph.metadata_props})
+    return ports, graph.SerializeToString()
 
 
 def _parsed(onnx: ModuleType, file: bytes) -> Any:
@@ -151,7 +170,7 @@ def _other_kind(file: bytes) -> str | None:
     return "text" if file.lstrip()[:1] in (b"{", b"[", b"#") and file.isascii() else None
 
 
-def _check_parts(onnx: ModuleType, model: Any) -> None:
+def _check_parts(model: Any) -> None:
     domains = {entry.domain for entry in model.opset_import}
     foreign = sorted(domains - set(DOMAINS))
     if foreign:
@@ -160,8 +179,12 @@ def _check_parts(onnx: ModuleType, model: Any) -> None:
         raise ConfigError("the ONNX model holds functions or training information; export it for inference, inlined")
     if model.graph.sparse_initializer:
         raise ConfigError("the ONNX model holds sparse tensors; export it with dense ones")
-    if len(model.graph.node) > MAX_NODES:
-        raise ConfigError(f"the ONNX model has {len(model.graph.node)} operators; the limit is {MAX_NODES}")
+    graph = model.graph
+    if len(graph.node) > MAX_NODES:
+        raise ConfigError(f"the ONNX model has {len(graph.node)} operators; the limit is {MAX_NODES}")
+    named = (graph.initializer, graph.input, graph.output, graph.value_info)
+    if max(map(len, (*named, *(node.attribute for node in graph.node)))) > MAX_PARTS:
+        raise ConfigError(f"the ONNX model has over {MAX_PARTS} tensors, named values or attributes of an operator")
 
 
 def _check_nodes(onnx: ModuleType, graph: Any) -> None:
@@ -178,6 +201,15 @@ def _check_nodes(onnx: ModuleType, graph: Any) -> None:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs or attribute.sparse_tensors:
                 raise ConfigError(f"the ONNX model has a graph or a sparse tensor inside {node.op_type!r}")
+        if _is_in_training(node):
+            raise ConfigError(f"the ONNX model's {node.op_type} is in training mode; export it for inference")
+
+
+def _is_in_training(node: Any) -> bool:
+    """Whether an operator draws random numbers, or predicts a record by the other records beside it."""
+    if node.op_type == "Dropout":
+        return len(node.input) > 2 and node.input[2] != ""
+    return any(attribute.name == "training_mode" and attribute.i != 0 for attribute in node.attribute)
 
 
 def _check_tensors(onnx: ModuleType, graph: Any) -> None:
@@ -197,10 +229,19 @@ def _check_widths(onnx: ModuleType, model: Any) -> None:
         inferred = onnx.shape_inference.infer_shapes(model)
     except Exception as error:  # the library's own classes
         raise ConfigError(f"the shapes of the ONNX model do not fit: {shorten(str(error))}") from None
-    for value in inferred.graph.value_info:
+    for value in [*inferred.graph.value_info, *inferred.graph.output]:
         sizes = [int(d.dim_value) for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
         if int(np.prod(sizes, dtype=object)) > MAX_ROW_ELEMENTS:
             raise ConfigError(f"the ONNX model is over {MAX_ROW_ELEMENTS} elements wide at one of its operators")
+
+
+def _refuse_fixed_rows(value: Any) -> None:
+    rows = next(iter(value.type.tensor_type.shape.dim), None)
+    if rows is not None and rows.HasField("dim_value") and rows.dim_value != 0:
+        raise ConfigError(
+            f"{shorten(value.name)!r} of the ONNX model takes {rows.dim_value} records at a time; export it with a "
+            "first axis of any size"
+        )
 
 
 def _port(onnx: ModuleType, value: Any) -> Port:
@@ -211,11 +252,6 @@ def _port(onnx: ModuleType, value: Any) -> Port:
     tensor = value.type.tensor_type
     name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "unknown"
     dims = list(tensor.shape.dim)
-    if dims and dims[0].HasField("dim_value") and dims[0].dim_value != 0:
-        raise ConfigError(
-            f"{shorten(value.name)!r} of the ONNX model takes {dims[0].dim_value} records at a time; export it with "
-            "a first axis of any size"
-        )
     width = 1 if len(dims) == 1 else int(dims[1].dim_value) if len(dims) == 2 and dims[1].dim_value > 0 else None
     return Port(value.name, name, width, len(dims))
 
@@ -233,6 +269,30 @@ def fed_as(port: Port) -> Any:
     return _DTYPES[port.type]
 
 
+@cache
+def _limit_memory() -> None:
+    """Give onnxruntime an allocator of `MAX_WORKING_BYTES`; only sessions that ask for it are affected."""
+    _, runtime = _libraries()
+    kinds = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    arena = {"max_mem": MAX_WORKING_BYTES, "arena_extend_strategy": 1}  # as much as is asked for, not twice that
+    own = {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    runtime.create_and_register_allocator(runtime.OrtMemoryInfo("Cpu", *kinds), runtime.OrtArenaCfg(arena | own))
+
+
+def _session_options(runtime: ModuleType) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what it would log might hold values
+    options.enable_mem_pattern = False
+    # Optimising runs parts of the graph beforehand, and with another allocator.
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Else bytes that begin as its own format does are read as that, whatever onnx made of them.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
 class OnnxSession:
     """A checked graph that is ready to predict, in one thread.
 
@@ -242,21 +302,26 @@ class OnnxSession:
 
     Raises:
         ConfigError: as `check_graph`, or the runtime does not know an operator's version.
+
+    Guarantees:
+        graphs_have_limited_memory: one whose values grow while it runs is refused before they are large.
+        a_records_score_is_its_own: a graph that scores a record by the records beside it is refused.
     """
 
     def __init__(self, file: bytes, output: str) -> None:
-        self.ports = check_graph(file)
+        self.ports, checked = _checked(file)
         if output not in {port.name for port in self.ports.outputs}:
             raise ConfigError(f"the ONNX model has no output {shorten(output)!r}")
         _, runtime = _libraries()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 4  # what it would log might hold values
+        _limit_memory()
         self._output = output
+        self._is_tried = False
+        self._run_options = runtime.RunOptions()
+        self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            self._session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(
+                checked, _session_options(runtime), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # the runtime's own classes
             raise ConfigError(f"onnxruntime refuses the model: {shorten(' '.join(str(error).split()))}") from None
 
@@ -274,13 +339,31 @@ class OnnxSession:
         for start in range(0, num_rows, ROWS_AT_A_TIME):
             part = {name: values[start : start + ROWS_AT_A_TIME] for name, values in feeds.items()}
             parts.append(self._predict_some(part, min(ROWS_AT_A_TIME, num_rows - start)))
+            if not self._is_tried:
+                self._try_in_halves(part, parts[0])
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def _try_in_halves(self, feeds: dict[str, NDArray[Any]], together: Values) -> None:
+        half = (len(together) + 1) // 2
+        first = self._predict_some({name: values[:half] for name, values in feeds.items()}, half)
+        rest = {name: values[half:] for name, values in feeds.items()}
+        second = self._predict_some(rest, len(together) - half) if len(together) > half else np.empty(0)
+        # Other sizes of blocks change last digits.
+        far = 1e-4 * np.abs(together[np.isfinite(together)]).max(initial=0.0)
+        if not np.allclose(together, np.concatenate([first, second]), rtol=0.0, atol=far, equal_nan=True):
+            raise ConfigError(
+                "the ONNX model scores a record by the records beside it (or by chance), so its score is not the "
+                "record's own; export it for inference, with no operator over the first axis"
+            )
+        self._is_tried = True
 
     def _predict_some(self, feeds: dict[str, NDArray[Any]], num_rows: int) -> Values:
         try:
-            (answer,) = self._session.run([self._output], feeds)
+            (answer,) = self._session.run([self._output], feeds, self._run_options)
         except Exception:  # the runtime's own classes; its words may hold values
-            raise ConfigError("the ONNX model cannot be computed on these records; check its inputs") from None
+            raise ConfigError(
+                "the ONNX model cannot be computed on these records, or needs over 1 GiB of memory; check its inputs"
+            ) from None
         answer = np.asarray(answer)
         if answer.dtype.kind not in "fiu" or answer.shape not in {(num_rows,), (num_rows, 1), (num_rows, 2)}:
             raise ConfigError(

@@ -24,8 +24,8 @@ import pydantic
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from wardround.analytics.design import Column, Feature, Level, Numeric
-from wardround.analytics.expression import parse_expression, shorten
+from wardround.analytics.design import MAX_COLUMNS, Column, Feature, Level, Numeric
+from wardround.analytics.expression import is_plain, parse_expression, shorten
 from wardround.analytics.families import LinkName
 from wardround.analytics.glm_result import GLMResult
 from wardround.analytics.scoring_model import MAX_MODEL_BYTES, LinearModel, OnnxInput, OnnxModel, Scale
@@ -37,6 +37,10 @@ _LEVEL = re.compile(
     r"(?:C\((?P<category>[^,()]+)(?:,.*)?\)|(?P<name>`[^`]+`|[^\s\[\]()+*/-]+))\[(?:T\.)?(?P<level>.+)\]"
 )
 _OURS = ("center(", "scale(", "rcs(", "bs(", "cr(")
+MAX_TERM_CHARACTERS = 2_000
+"""Longest name of a term, interactions and all (unit: characters)."""
+MAX_TOML_BYTES = 2**20
+"""Largest file of coefficients in TOML, which is read slowly (unit: bytes)."""
 _MAX_PERIODS_IN_A_LINE = 100
 # The TOML parser's time grows with the square of the number of parts of a dotted key.
 
@@ -85,6 +89,8 @@ def linear_model(
     Raises:
         ConfigError: a term that cannot be read, or a coefficient that is no finite number.
     """
+    if len(coefficients) > MAX_COLUMNS:
+        raise ConfigError(f"model: {len(coefficients)} coefficients; the limit is {MAX_COLUMNS}")
     terms = {"Intercept": float(intercept), **coefficients}
     if "Intercept" in coefficients and intercept:
         raise ConfigError("model: the intercept is given twice; leave one out")
@@ -107,6 +113,8 @@ def term_column(term: str) -> Column:
     Raises:
         ConfigError: it cannot be read, or holds what is not in its name (the knots of a spline).
     """
+    if len(term) > MAX_TERM_CHARACTERS:
+        raise ConfigError(f"model: a term has {len(term)} characters; the limit is {MAX_TERM_CHARACTERS}")
     if term in ("Intercept", "(Intercept)", "const"):
         return Column(name="Intercept", features=())
     return Column(name=term, features=tuple(_feature(part) for part in _parts(term)))
@@ -228,6 +236,8 @@ def _from_text(text: str, name: str, *, is_toml: bool) -> LinearModel:
 
 
 def _document(text: str, name: str, *, is_toml: bool) -> Any:
+    if is_toml and len(text) > MAX_TOML_BYTES:
+        raise ConfigError(f"{name} has over {MAX_TOML_BYTES} characters; so many coefficients are read from .json only")
     if is_toml and any(line.count(".") > _MAX_PERIODS_IN_A_LINE for line in text.split("\n")):
         raise ConfigError(f"{name}: a line has over {_MAX_PERIODS_IN_A_LINE} periods; write it over several lines")
     try:
@@ -274,6 +284,8 @@ def onnx_model(
     """
     ports = check_graph(file)
     chosen = tuple(features) or _features_in(ports)
+    if len(chosen) > MAX_COLUMNS:
+        raise ConfigError(f"{name}: over {MAX_COLUMNS} features, which is the limit")
     try:
         return OnnxModel(
             name=name,
@@ -296,7 +308,7 @@ def _features_in(ports: Ports) -> tuple[str, ...]:
         listed = None
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
         raise ConfigError("the ONNX model's metadata wardround.features must be a JSON list of strings")
-    return tuple(listed)
+    return tuple(listed[: MAX_COLUMNS + 1])
 
 
 def _inputs(ports: tuple[Port, ...], features: tuple[str, ...]) -> tuple[OnnxInput, ...]:
@@ -321,7 +333,7 @@ def _inputs(ports: tuple[Port, ...], features: tuple[str, ...]) -> tuple[OnnxInp
 
 
 def _quoted(name: str) -> str:
-    return name if name.isidentifier() else f"`{name}`"
+    return name if is_plain(name) else f"`{name}`"
 
 
 def _prediction(ports: Ports) -> str:
