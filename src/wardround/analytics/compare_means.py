@@ -42,6 +42,7 @@ from wardround.analytics.correlation_ranks import RankGrid, rank_grid
 from wardround.analytics.correlation_sums import check_confidence, checked_variables
 from wardround.analytics.families import two_sided_p, two_sided_quantile
 from wardround.analytics.grouping import named_levels
+from wardround.analytics.lone_variables import lone_variables, refuse_lone_variables
 from wardround.analytics.preparation import CONSTANT_SPREAD, SMALLEST_SCALE
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Setting
@@ -89,7 +90,7 @@ def compare_means(
         confidence: of the intervals.
 
     Returns:
-        The comparisons. Groups with fewer values than may be shown are left out of them, and named.
+        The comparisons. Groups with fewer values than may be shown, or that tell of few, are left out, and named.
 
     Raises:
         ConfigError: an unknown or unsuitable variable, or an option out of range, before anything is asked.
@@ -102,6 +103,7 @@ def compare_means(
             tests of variables with levels likewise.
         rank_bounds_hold: the rank tests of other variables state a range that the pooled records' p-value is in.
         small_groups_are_never_summed: no sum over a group of fewer than `minimum_cell` values is asked for.
+        means_are_no_counts: a group in which all but fewer than `minimum_cell` values are nearly the same is left out.
     """
     check_confidence(confidence, "compare_means")
     names = checked_variables(setting.contract, variables, "compare_means.variables", 1)
@@ -130,7 +132,8 @@ def _attempt(setting: Setting, options: _Options) -> Steps[CompareMeansResult]:
     names, by, num_groups = options.variables, options.by, len(options.levels)
     counted: Total[GroupCounts] = yield from ask(group_counts, names, by, num_groups)
     least = max(setting.disclosure.minimum_cell, 1 if options.equal_variances else 2)
-    is_open = counted.sum.num_values >= least
+    is_lone = yield from lone_variables(names, setting.disclosure.minimum_cell, by=by, num_groups=num_groups)
+    is_open = (counted.sum.num_values >= least) & ~is_lone
     grouped = yield from _sums(options, counted.sum, is_open)
     ranked: list[MeansTest | None] = [None] * len(names)
     if options.rank_tests:
@@ -274,6 +277,7 @@ def _paired(setting: Setting, names: tuple[str, ...], confidence: float) -> Step
         raise DataError(f"compare_means: no record has both {first!r} and {second!r}")
     if rules.is_small(count):
         raise DisclosureError("minimum_cell", f"compare_means: too few records have both {first!r} and {second!r}")
+    yield from refuse_lone_variables((first,), rules.minimum_cell, "compare_means", less=second)
     about = start.sum.total / count
     spread = yield from ask(paired_sums, first, second, about, 1.0, False)
     about, scale = about + spread.sum.total / count, spread.sum.distance / count

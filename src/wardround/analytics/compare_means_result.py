@@ -79,7 +79,7 @@ class Comparison:
         variable: its name (paired: the two variables).
         unit: as the contract has it.
         groups: those compared.
-        left_out: groups with too few values, none of which is told.
+        left_out: groups with too few values, or all but too few the same, of which nothing is told.
         num_missing: records of a group without a value, None where hidden.
         test: of equal means; None where there is nothing to test.
         variance_tests: of equal variances.
@@ -144,7 +144,8 @@ class CompareMeansResult:
     def notes(self) -> tuple[str, ...]:
         """What the reader should know."""
         notes = [
-            f"{comparison.variable}: {listed(comparison.left_out)} left out, with too few values to be compared."
+            f"{comparison.variable}: {listed(comparison.left_out)} left out, with too few values to be compared, or "
+            "too few that differ."
             for comparison in self.comparisons
             if comparison.left_out
         ]

@@ -46,6 +46,7 @@ from wardround.analytics.correlation_sums import (
 from wardround.analytics.families import two_sided_p, two_sided_quantile
 from wardround.analytics.grouping import levels_of, named_levels
 from wardround.analytics.linear import solve_symmetric
+from wardround.analytics.lone_variables import refuse_lone_variables
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Setting
 from wardround.errors import ConfigError, RankDeficiencyError
@@ -157,6 +158,7 @@ def _found(
     setting: Setting, names: tuple[str, ...], method: Method, missing: Missing, partial: tuple[str, ...]
 ) -> Steps[_Found]:
     is_listwise = missing == "listwise"
+    yield from refuse_lone_variables((*names, *partial), setting.disclosure.minimum_cell, "correlation")
     if method == "pearson":
         found = yield from standardisation((*names, *partial), is_listwise)
         if is_listwise:

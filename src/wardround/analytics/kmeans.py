@@ -31,6 +31,7 @@ from wardround.analytics.correlation_sums import (
 )
 from wardround.analytics.kmeans_result import Cluster, KMeansResult
 from wardround.analytics.kmeans_sums import ClusterSums, counts, sums
+from wardround.analytics.lone_variables import refuse_lone_variables
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Setting
 from wardround.errors import ConfigError, DataError, DisclosureError
@@ -176,6 +177,7 @@ def _check_options(options: _Options) -> None:
 
 
 def _attempt(setting: Setting, options: _Options) -> Steps[KMeansResult]:
+    yield from refuse_lone_variables(options.variables, setting.disclosure.minimum_cell, "kmeans")
     found = yield from standardisation(options.variables, complete_only=True)
     check_complete(setting, found, "kmeans")
     found.refuse_constants("kmeans")

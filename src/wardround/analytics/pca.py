@@ -21,6 +21,7 @@ from wardround.analytics.correlation_sums import (
     spreads,
     standardisation,
 )
+from wardround.analytics.lone_variables import refuse_lone_variables
 from wardround.analytics.pca_result import PCAResult
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Setting
@@ -70,6 +71,7 @@ def pca(
     _check_num_components(num_components, len(names))
 
     def attempt() -> Steps[PCAResult]:
+        yield from refuse_lone_variables(names, setting.disclosure.minimum_cell, "pca")
         found = yield from standardisation(names, complete_only=True)
         check_complete(setting, found, "pca")
         found.refuse_constants("pca")

@@ -34,6 +34,7 @@ BUILT_IN = (
     "wardround.analytics.imputed_cox",
     "wardround.analytics.kaplan_meier",
     "wardround.analytics.kmeans",
+    "wardround.analytics.lone_variables",
     "wardround.analytics.meta_analysis",
     "wardround.analytics.mixed",
     "wardround.analytics.moments",
