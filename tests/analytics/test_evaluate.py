@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.analytics.pooled import relative, split
 from wardround.analytics.evaluate import evaluate
 from wardround.analytics.evaluation import Evaluation
+from wardround.analytics.evaluation_figures import calibration_figure, precision_figure, roc_figure
 from wardround.analytics.evaluation_groups import hidden_groups
 from wardround.analytics.glm import glm
 from wardround.analytics.result import FigureExhibit, Headlined, Result, TableExhibit
@@ -337,7 +338,7 @@ def test_several_records_of_a_patient_are_said():
     frame = PATIENTS.assign(patient=np.arange(len(PATIENTS)) // 2)
     federation = simulate({"a": frame[:1200], "b": frame[1200:]}, patient="patient")
     found = federation.run(evaluate(model=MODEL, outcome="died"))
-    assert any("several records" in note for note in found.notes)
+    assert any(note.startswith("Some patients have several records") and note.endswith(".") for note in found.notes)
 
 
 def test_constant_predictions_have_no_slope():
@@ -553,6 +554,47 @@ def test_a_model_that_singles_somebody_out_is_refused(model):
     assert run(frame, model=model, disclosure=OPEN).overall.auroc.value is not None
 
 
+NOTED = {
+    "a score": {"model": linear_model({"age": 1.0}, link="identity")},
+    "a score the wrong way round": {"model": linear_model({"age": -0.06}, intercept=4)},
+    "one prediction": {"model": linear_model({}, intercept=-1)},
+    "certain predictions": {"model": linear_model({"age": 3.0}, intercept=-150)},
+    "hidden groups": {"frame_or_sites": with_small_group(), "by": "ward"},
+    "a threshold near the end": {"thresholds": (float(np.sort(P)[-3]),)},
+    "few records": {"frame_or_sites": POOLED[:60]},
+}
+
+
+@pytest.mark.parametrize("kind", NOTED)
+def test_notes_are_sentences(kind):
+    found = run(**{"frame_or_sites": POOLED, **NOTED[kind]})
+    assert found.notes
+    assert [note for note in found.notes if not (note[0].isupper() and note.endswith((".", "?")))] == []
+
+
+def test_a_score_that_falls_with_the_risk_is_said():
+    found = run(POOLED, model=NOTED["a score the wrong way round"]["model"])
+    assert found.overall.auroc.high < 0.5
+    assert any("below a half" in note for note in found.notes)
+    assert not any("below a half" in note for note in run(POOLED).notes)
+
+
+def test_a_fitted_model_takes_degrees_of_freedom_from_the_test_of_its_groups():
+    apparent = run(POOLED, model=dataclasses.replace(MODEL, is_apparent=True))
+    elsewhere = run(POOLED)
+    assert apparent.hosmer_lemeshow[1] == len(apparent.calibration_groups) - 2
+    assert elsewhere.hosmer_lemeshow[1] == len(elsewhere.calibration_groups)
+    assert apparent.hosmer_lemeshow[0] == elsewhere.hosmer_lemeshow[0]
+    assert apparent.hosmer_lemeshow[2] < elsewhere.hosmer_lemeshow[2]
+
+
+def test_variables_may_have_any_name():
+    frame = POOLED.rename(columns={"died": "lambda", "crp": "c reactive"})
+    model = linear_model({"age": 0.06, "sex[M]": 0.5, "c reactive": 0.02}, intercept=-6)
+    found = run(frame, model=model, outcome="lambda")
+    assert relative(found.overall.brier.value, metrics.brier_score_loss(POOLED["died"], P)) < 1e-12
+
+
 def test_bins_hold_enough_records_on_average():
     found = run(POOLED[:300])
     assert found.num_bins <= 300 / 5 + 30
@@ -603,6 +645,19 @@ def test_exhibits_draw_and_say_what_they_show(result):
         assert figure.draw().get_axes()
         assert any(character.isdigit() for character in figure.description)
     assert result.plot().get_axes()
+
+
+@pytest.mark.parametrize("draw", [precision_figure, roc_figure, calibration_figure])
+@pytest.mark.parametrize("shift", [-2, 0, 2])
+def test_words_lie_over_no_curve(draw, shift):
+    model = linear_model({"age": 0.06, "sex[M]": 0.5, "crp": 0.02}, intercept=-6 + shift)
+    figure = draw(run(SITES, model=model))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in [*axes.texts, axes.title] if len(text.get_text()) > 10]
+        shapes = [line.get_path().transformed(line.get_transform()) for line in axes.lines if line.get_color() == "C0"]
+        shapes += [part.get_path().transformed(part.get_transform()) for part in axes.patches]
+        assert not any(shape.intersects_bbox(box, filled=False) for shape in shapes for box in boxes)
 
 
 def test_a_name_with_a_dollar_sign_is_drawn_as_it_is():

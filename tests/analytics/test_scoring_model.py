@@ -197,7 +197,7 @@ def test_encoded_integers_are_levels_of_the_contract():
     [
         (lambda: RandomForestClassifier(5).fit(X, Y), "skl2onnx"),
         (lambda: make_pipeline(PolynomialFeatures(), LinearRegression()).fit(X, Y), "PolynomialFeatures"),
-        (lambda: LogisticRegression(), "list the features"),
+        (lambda: LogisticRegression(), "not fitted"),
         (lambda: LogisticRegression().fit(X, PATIENTS.grade), "3 classes"),
         (lambda: LogisticRegression().fit(X.to_numpy(), Y), "list the features"),
         (lambda: make_pipeline(MinMaxScaler(clip=True), LogisticRegression()).fit(X, Y), "MinMaxScaler"),
@@ -372,3 +372,32 @@ def test_huge_files_of_coefficients_are_refused_at_once(kind):
 def test_long_toml_is_refused_before_it_is_parsed():
     with pytest.raises(ConfigError, match="only"):
         model_of_bytes(b"[coefficients]\n" + b"a = 1\n" * 200_000, "risk.toml")
+
+
+def test_coefficients_may_be_a_dict_of_numbers():
+    said = {"Intercept": -4.0, "age": 0.05, "C(sex)[T.M]": 0.4}  # as statsmodels names them
+    federation = simulate({"a": PATIENTS})
+    found = federation.run(evaluate(model=said, outcome="died"))
+    assert found.model_digest == federation.run(evaluate(model=linear_model(said), outcome="died")).model_digest
+    for wrong in ({"age": "0.05"}, {"age": None}, {"age": True}):
+        with pytest.raises(ConfigError, match=r"finite number|model"):
+            evaluate(model=wrong, outcome="died")
+        with pytest.raises(ConfigError, match="finite number"):
+            linear_model(wrong)
+
+
+@pytest.mark.parametrize("step", [StandardScaler(), MinMaxScaler(), MaxAbsScaler(), OneHotEncoder()])
+def test_a_step_that_is_not_fitted_is_refused(step):
+    fitted = LogisticRegression().fit(PATIENTS[["age"]], PATIENTS.died)
+    with pytest.raises(ConfigError, match="is not fitted"):
+        scoring_model_of(Pipeline([("a", step), ("b", fitted)]), ["age"])
+
+
+def test_names_with_spaces_and_words_of_python_are_names():
+    frame = PATIENTS.assign(**{"systolic bp": 2 * PATIENTS.age, "class": PATIENTS.crp})
+    estimator = LogisticRegression().fit(frame[["systolic bp", "class"]], frame.died)
+    model = scoring_model_of(estimator)
+    expected = estimator.predict_proba(frame[["systolic bp", "class"]])[:, 1]
+    np.testing.assert_allclose(scores_of(model, frame), expected, rtol=1e-12)
+    with pytest.raises(ConfigError, match="cannot read"):
+        term_column("age +")

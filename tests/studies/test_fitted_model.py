@@ -49,7 +49,7 @@ def test_the_fit_is_evaluated_and_called_apparent():
     assert evaluated.result.model_digest == model_of_fit(fitted.result).digest
     # Of the records that it was fitted to, a logistic regression is calibrated.
     assert evaluated.result.overall.calibration_slope.value == pytest.approx(1, abs=1e-6)
-    assert any(note.startswith("apparent performance") for note in evaluated.result.notes)
+    assert any(note.startswith("Apparent performance") for note in evaluated.result.notes)
 
 
 @pytest.mark.parametrize(

@@ -331,8 +331,15 @@ def group_ends(counts: Counts, cuts: list[int], wanted: int) -> tuple[int, ...]:
     return tuple(sorted({cuts[int(np.abs(below[cuts] - goal).argmin())] for goal in goals}))
 
 
-def hosmer_lemeshow(groups: tuple[CalibrationGroup, ...]) -> tuple[float, int, float] | None:
-    """Statistic, degrees of freedom and p-value over the groups, for predictions not fitted to these records."""
+def hosmer_lemeshow(
+    groups: tuple[CalibrationGroup, ...], *, is_apparent: bool = False
+) -> tuple[float, int, float] | None:
+    """Statistic, degrees of freedom and p-value over the groups.
+
+    Args:
+        groups: of the calibration figure.
+        is_apparent: whether the model was fitted to these very records, which takes two degrees of freedom.
+    """
     if len(groups) < 3:
         return None
     n = np.array([group.num_records for group in groups], np.float64)
@@ -342,7 +349,8 @@ def hosmer_lemeshow(groups: tuple[CalibrationGroup, ...]) -> tuple[float, int, f
     if not (variance > 0).all():
         return None
     statistic = float(((observed - n * predicted) ** 2 / variance).sum())
-    return statistic, len(groups), float(special.chdtrc(len(groups), statistic))
+    df = len(groups) - 2 * is_apparent
+    return statistic, df, float(special.chdtrc(df, statistic))
 
 
 def brier_parts(groups: tuple[CalibrationGroup, ...], brier: float) -> dict[str, float]:

@@ -198,10 +198,11 @@ def _draw_precision(axes: Any, result: Evaluation) -> None:
     x, y = np.concatenate([[1.0], curve.sensitivity]), np.concatenate([[risk], curve.precision])
     kept = np.isfinite(y)
     axes.axhline(risk, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.text(0.02, risk, "by chance", va="bottom", fontsize=9, color=_GREY)
+    axes.text(0.02, risk - 0.01, "by chance", va="top", fontsize=9, color=_GREY)
     axes.plot(x[kept], y[kept], color="C0", linewidth=1.8)
-    axes.text(
-        0.97, 0.93, f"Average precision {estimate_text(result.overall.average_precision)}", ha="right", fontsize=10
+    # Over the axes, as the curve may be anywhere in them.
+    axes.set_title(
+        f"Average precision {estimate_text(result.overall.average_precision)}", loc="right", fontsize=10, pad=8
     )
     axes.set(xlabel="Sensitivity (recall)", ylabel="Positive predictive value (precision)")
     axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
@@ -272,10 +273,11 @@ def _draw_predictions(axes: Any, result: Evaluation, limits: tuple[float, float]
     axes.stairs(above, edges, fill=True, color="C1", alpha=0.9)
     axes.stairs(-below, edges, fill=True, color="C0", alpha=0.6)
     height = float(above.max() + below.max())
-    axes.set_ylim(-below.max() - 0.02 * height, above.max() + 0.3 * height)  # room for the label
+    room = 0.45 * height  # for a label above all bars, and one below them
+    axes.set_ylim(-below.max() - room, above.max() + room)
     axes.axhline(0, color=_GREY, linewidth=0.6)
     axes.text(0.99, 0.98, "with the event", transform=axes.transAxes, ha="right", va="top", fontsize=9)
-    axes.text(0.99, 0.04, "without", transform=axes.transAxes, ha="right", fontsize=9)
+    axes.text(0.99, 0.02, "without", transform=axes.transAxes, ha="right", va="bottom", fontsize=9)
     axes.set(xlabel="Predicted risk", xlim=limits, yticks=[])
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

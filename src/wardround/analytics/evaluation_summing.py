@@ -30,7 +30,7 @@ from wardround.analytics.evaluate_sums import MOMENTS, Basis, Histogram, Moments
 from wardround.analytics.evaluation import Evaluation, GroupPerformance, Performance, ScoreCurve
 from wardround.analytics.evaluation_groups import differences_of, equality_tests_of, hidden_groups
 from wardround.analytics.scoring_model import LinearModel, OnnxModel, Scale
-from wardround.privacy.disclosure import DisclosureRules, round_count
+from wardround.privacy.disclosure import DisclosureRules, round_count, shown_count
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -125,7 +125,7 @@ def summed_up(found: Found) -> Evaluation:
         calibration_groups=_rounded(shown, found.rules),
         smooth=_smooth(found),
         brier_parts=brier_parts(shown, overall.brier.value) if shown and overall.brier.value is not None else {},
-        hosmer_lemeshow=hosmer_lemeshow(shown),
+        hosmer_lemeshow=hosmer_lemeshow(shown, is_apparent=_is_apparent(found)),
         num_records=num_records,
         num_left_out=num_left_out,
         num_missing=num_missing,
@@ -292,32 +292,42 @@ def _left_out(found: Found) -> tuple[int | None, int | None, dict[str, int | Non
     return (None, None, shown) if is_hidden else (rules.shown(num_records), rules.shown(left_out), shown)
 
 
+def _is_apparent(found: Found) -> bool:
+    return isinstance(found.model, LinearModel) and found.model.is_apparent
+
+
 def _notes(found: Found, overall: Performance, groups: tuple[GroupPerformance, ...]) -> Iterable[str]:
-    if isinstance(found.model, LinearModel) and found.model.is_apparent:
+    if _is_apparent(found):
         yield (
-            "apparent performance: the model was fitted to these very records, and would do less well in others; "
-            "evaluate it where it was not fitted before it is used"
+            "Apparent performance: the model was fitted to these very records, and would do less well in others; "
+            "evaluate it where it was not fitted before it is used."
         )
     if found.moments.num_patients < int(found.events.sum() + found.others.sum()):
-        yield "some patients have several records; the intervals take records as independent and are too narrow"
+        yield "Some patients have several records: the intervals take records as independent, and may be too narrow."
     if found.moments.num_extreme:
-        yield "some predictions are 0 or 1, and count as 2e-16 away from it where their logarithm is taken"
+        yield "Some predictions are 0 or 1, and count as 2e-16 away from it where their logarithm is taken."
     if found.scale == "score":
-        yield "the model gives a score, not a probability: calibration, Brier score and net benefit have no meaning"
+        yield "The model gives a score, not a probability: calibration, Brier score and net benefit have no meaning."
     elif found.fit(0, "line") is None:
-        why = "all predictions are equal" if found.fit(0, "large") else "the fit has no end"
-        yield f"no calibration slope: {why} (or the predictions tell events from others perfectly)"
+        yield (
+            "There is no calibration slope: all predictions are equal, or they tell events from others perfectly, or "
+            "the fit did not settle."
+        )
     hidden = [group for group in groups if group.performance is None]
     if hidden:
+        floor = found.rules.minimum_cell
+        why = f" (groups with {shown_count(1, floor)} events or others, and what would give these away)"
         yield (
-            f"hidden, or without records: {', '.join(f'{g.variable} = {g.level}' for g in hidden)} (groups with 1 to "
-            f"{found.rules.minimum_cell - 1} events or others, and what would give these away)"
+            f"Hidden, or without records: {', '.join(f'{g.variable} = {g.level}' for g in hidden)}"
+            f"{why if floor > 1 else ''}."
         )
     lost = [t for t in found.thresholds if t not in {float(found.edges[cut - 1]) for cut in found.cuts}]
     if lost:
         yield (
-            f"not shown, as between it and another threshold or the end there are too few records: "
-            f"{', '.join(f'{t:g}' for t in lost)}"
+            "Thresholds that are not shown, as between them and another one or the end there are too few records: "
+            f"{', '.join(f'{t:g}' for t in lost)}."
         )
     if overall.auroc.bound is not None and overall.auroc.bound > 5e-3:
-        yield f"with these few records the bins are wide: the exact AUROC may be {overall.auroc.bound:.2g} away"
+        yield f"With these few records the bins are wide: the exact AUROC may be {overall.auroc.bound:.2g} away."
+    if overall.auroc.high is not None and overall.auroc.high < 0.5:
+        yield "The AUROC is below a half: the score falls with the risk; is it of the other class or outcome?"

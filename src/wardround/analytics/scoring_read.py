@@ -36,6 +36,7 @@ from wardround.sums.parameters import explain, read_json
 _LEVEL = re.compile(
     r"(?:C\((?P<category>[^,()]+)(?:,.*)?\)|(?P<name>`[^`]+`|[^\s\[\]()+*/-]+))\[(?:T\.)?(?P<level>.+)\]"
 )
+_ARITHMETIC = frozenset("()[]{}+-*/%<>=!&|^~,.:;`'\"\\@")
 _OURS = ("center(", "scale(", "rcs(", "bs(", "cr(")
 MAX_TERM_CHARACTERS = 2_000
 """Longest name of a term, interactions and all (unit: characters)."""
@@ -95,7 +96,7 @@ def linear_model(
     if "Intercept" in coefficients and intercept:
         raise ConfigError("model: the intercept is given twice; leave one out")
     for term, value in terms.items():
-        if isinstance(value, bool) or not np.isfinite(value):
+        if isinstance(value, bool | str) or value is None or not np.isfinite(value):
             raise ConfigError(f"model: the coefficient of {shorten(term)!r} must be a finite number")
     return _linear(name, tuple(term_column(term) for term in terms), list(terms.values()), link)
 
@@ -142,7 +143,16 @@ def _feature(part: str) -> Feature:
     if match:
         name = (match["category"] or match["name"]).strip().strip("`")
         return Level(variable=name, level=match["level"].strip())
-    return Numeric(expression=parse_expression(part.strip(), "model").text)
+    return Numeric(expression=_expression(part.strip()))
+
+
+def _expression(text: str) -> str:
+    try:
+        return parse_expression(text, "model").text
+    except ConfigError:
+        if not text or not text.isprintable() or set(text) & _ARITHMETIC:
+            raise
+    return parse_expression(f"`{text}`", "model").text  # 'systolic bp', 'class': a name, without the quotes
 
 
 def model_of_fit(fit: GLMResult, name: str | None = None) -> LinearModel:

@@ -22,6 +22,13 @@ from wardround.errors import ConfigError
 
 LOGISTIC = ("LogisticRegression", "LogisticRegressionCV")
 LINEAR = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "BayesianRidge")
+_MADE_BY_FIT = {
+    "StandardScaler": "scale_",
+    "MaxAbsScaler": "scale_",
+    "MinMaxScaler": "scale_",
+    "OneHotEncoder": "categories_",
+    "ColumnTransformer": "transformers_",
+}
 _TO_ONNX = (
     "convert it to ONNX: skl2onnx.to_onnx(estimator, X[:1].astype('float32'), options={'zipmap': False})"
     ".SerializeToString(), and give those bytes to wr.load_model(..., features=[...])"
@@ -55,11 +62,11 @@ def scoring_model_of(estimator: Any, features: Sequence[str] | None = None, *, n
     """
     steps = [step for _, step in estimator.steps] if _kind(estimator) == "Pipeline" else [estimator]
     *transformers, last = steps
+    slopes, intercept, link = _coefficients(last)
     inputs = tuple(features) if features is not None else _names(steps[0])
     columns = [_Affine(term_column(feature)) for feature in inputs]
     for transformer in transformers:
         columns = _transformed(transformer, columns, inputs)
-    slopes, intercept, link = _coefficients(last)
     if len(slopes) != len(columns):
         raise ConfigError(f"model: {len(slopes)} coefficients, but {len(columns)} features; list one for each column")
     total = intercept + sum(slope * part.shift for slope, part in zip(slopes, columns, strict=True))
@@ -112,7 +119,9 @@ def _coefficients(estimator: Any) -> tuple[list[float], float, LinkName]:
 def _transformed(transformer: Any, columns: list[_Affine], inputs: tuple[str, ...]) -> list[_Affine]:
     if isinstance(transformer, str) and transformer == "passthrough":
         return columns
-    match _kind(transformer):
+    kind = _kind(transformer)
+    _refuse_unfitted(transformer, kind)
+    match kind:
         case "StandardScaler":
             # A mean that is not taken off is kept all the same.
             return _rescaled(columns, transformer.mean_ if transformer.with_mean else None, transformer.scale_)
@@ -131,8 +140,13 @@ def _transformed(transformer: Any, columns: list[_Affine], inputs: tuple[str, ..
             for _, step in transformer.steps:
                 columns = _transformed(step, columns, inputs)
             return columns
-        case kind:
+        case _:
             raise ConfigError(f"model: a {kind} before the model is not read off; {_TO_ONNX}")
+
+
+def _refuse_unfitted(transformer: Any, kind: str) -> None:
+    if kind in _MADE_BY_FIT and not hasattr(transformer, _MADE_BY_FIT[kind]):
+        raise ConfigError(f"model: the {kind} before the model is not fitted; call the pipeline's fit() first")
 
 
 def _rescaled(columns: list[_Affine], center: Any, scale: Any) -> list[_Affine]:
