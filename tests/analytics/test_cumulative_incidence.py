@@ -264,6 +264,21 @@ def test_wrong_options_are_refused(federation: Simulation, options: dict[str, An
         next(cumulative_incidence(**{"time": "etime", "event": "state", **options}).steps(federation.setting))
 
 
+def test_groups_with_late_entries_are_estimated_and_not_tested() -> None:
+    # What all would share of the incidence passes 1 here, and its complement has no square root.
+    frame = pd.DataFrame(
+        {
+            "time": [534, 1478, 1555, 1153, 1260, 919, 423, 798, 1293, 1275, 1104, 1653, 277],
+            "start": [429, 707, 590, 585, 409, 4, 11, 604, 344, 943, 686, 830, 71],
+            "cause": [1, 1, 0, 1, 0, 1, 0, 0, 1, 2, 2, 1, 1],
+            "group": list("babcaccbaaacb"),
+        }
+    )
+    federation = simulate({"A": frame[::2], "B": frame[1::2]}, disclosure="none")
+    options = {"time": "time", "event": "cause", "causes": ("1", "2"), "entry": "start", "by": "group"}
+    assert not estimate(federation, **options, rho=0.5).tests
+
+
 def test_values_that_are_no_cause_are_refused(federation: Simulation) -> None:
     with pytest.raises(DataError, match="neither an event"):
         estimate(federation, event="cause", causes=("1",))

@@ -599,6 +599,31 @@ def test_one_event() -> None:
     assert "hidden" in hidden.summary()
 
 
+@pytest.mark.parametrize(
+    ("events", "median"),
+    [([2], 6.0), ([2, 8], 5.0), ([2, 10], 6.0), ([], None)],
+)
+def test_a_curve_that_stands_at_a_half_has_its_median_in_the_middle(events: list[int], median: float | None) -> None:
+    # R: quantile(survfit(Surv(time, event) ~ 1), 0.5), whose flat piece ends with the last time.
+    time = [2, 2, 8, 10]
+    frame = pd.DataFrame({"time": time, "event": [0, 0, 0, 0]})
+    if events:
+        frame.loc[:1, "event"] = 1
+    frame.loc[frame.time.isin(events[1:]), "event"] = 1
+    (quantile,) = estimate(federate({"A": frame[::2], "B": frame[1::2]}), quantiles=(0.5,)).curves[0].quantiles
+    assert quantile.time == median
+
+
+def test_nobody_left_in_between_and_late_entries_after() -> None:
+    frame = pd.DataFrame({"time": [2, 3, 6, 8], "start": [0, 0, 4, 4], "event": [1, 1, 1, 0]})
+    result = estimate(federate({"A": frame[:2], "B": frame[2:]}), entry="start", rmst_at=7.0)
+    (curve,) = result.curves
+    assert curve.survival.tolist() == [0.5, 0, 0, 0]
+    assert curve.restricted_mean is not None
+    assert curve.restricted_mean.estimate == pytest.approx(2.5)  # as R's print(survfit(...), rmean = 7)
+    assert curve.restricted_mean.standard_error == pytest.approx(math.sqrt(0.125))
+
+
 def test_a_subgroup_of_two_is_hidden() -> None:
     sites = hospitals(list(range(1, 42)), [1, 0] * 20 + [1], arm=["a"] * 20 + ["b"] * 19 + ["c"] * 2)
     result = estimate(simulate(sites), by="arm", rmst_at=30.0)

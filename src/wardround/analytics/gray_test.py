@@ -52,7 +52,8 @@ def _one_stratum(events: Values, others: Values, at_risk: Values, rho: float) ->
     # The incidence that all groups would share, were they alike.
     shared = np.cumsum(_divided(num_events, total_size))
     shared_before = _before(shared[None], 0.0)[0]
-    weight = (1 - shared_before) ** rho
+    # With late entries (where no test is shown) it may exceed 1.
+    weight = np.maximum(1 - shared_before, 0.0) ** rho
     expected = _divided(scaled, scaled.sum(axis=0)) * num_events * weight
     return LogRankSums(
         observed=(events * weight).sum(axis=1),

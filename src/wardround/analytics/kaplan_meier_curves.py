@@ -197,7 +197,9 @@ def _quantiles(
     told = {0}
     found: dict[float, SurvivalQuantile] = {}
     for p in sorted(set(options.probabilities), key=lambda p: abs(p - 0.5)):  # the median before all others
-        time, low, high = (crossing(c, 1 - p, estimate.step, is_event) for c in (estimate.survival, *limits))
+        time, low, high = (
+            crossing(curve, 1 - p, estimate.step, is_event, table.last) for curve in (estimate.survival, *limits)
+        )
         if time is not None:
             num_events = int(events[floor_index((time,), estimate.step, len(events))[0]])
             if any(options.rules.is_small(abs(num_events - other)) for other in told):

@@ -142,16 +142,17 @@ def interval(
     return np.maximum(low, 0.0), np.minimum(high, 1.0)
 
 
-def crossing(curve: Values, level: float, step: float, is_event: NDArray[np.bool_]) -> float | None:
+def crossing(curve: Values, level: float, step: float, is_event: NDArray[np.bool_], end: int) -> float | None:
     """The time at which a falling step function comes down to a level; None where it does not.
 
-    Where it stands at the level for a while, the middle of that time.
+    Where it stands at the level for a while, the middle of that time, which ends with the follow-up at the latest.
 
     Args:
         curve: shape (num_steps,), right-continuous; NaN where it is not defined.
         level: in (0, 1).
         step: distance of the points.
         is_event: where the curve may step, shape (num_steps,).
+        end: index at which follow-up ended.
     """
     places = np.flatnonzero(is_event)
     values = curve[places]
@@ -160,9 +161,9 @@ def crossing(curve: Values, level: float, step: float, is_event: NDArray[np.bool
         return None
     first = int(reached[0])
     later = places[values < level - CROSSES]
-    is_at_level = abs(float(curve[first]) - level) <= CROSSES
-    last = int(later[0]) if is_at_level and len(later) else first
-    return (first + last) / 2 * step
+    if abs(float(curve[first]) - level) > CROSSES:
+        return first * step
+    return (first + (int(later[0]) if len(later) else end)) / 2 * step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +196,8 @@ def restricted_mean(estimate: Estimate, last: int, horizon: float, confidence: f
     area_after = np.flip(np.cumsum(np.flip(area)))
     area_after = np.where(area_after > 0, area_after, 0.0)
     if estimate.squares is None:
-        steps = np.diff(estimate.log_variance[: num + 1], prepend=0.0)
+        with np.errstate(invalid="ignore"):  # late entries may be followed by events after a survival of 0
+            steps = np.diff(estimate.log_variance[: num + 1], prepend=0.0)
         # Nothing comes after a survival of 0, whose variance on the log scale is infinite.
         variance = float(np.sum(area_after[np.isfinite(steps)] ** 2 * steps[np.isfinite(steps)]))
     else:

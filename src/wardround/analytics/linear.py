@@ -29,7 +29,7 @@ def solve_symmetric(matrix: Values, right: Values) -> Values:
 
     Directions in which the matrix is zero to rounding error are left at zero.
     """
-    diagonal = np.sqrt(np.diag(matrix))
+    diagonal = np.sqrt(np.maximum(np.diag(matrix), 0.0))  # rounding error may have made a zero negative
     size = np.where(diagonal > 0, diagonal, 1.0)
     scaled = matrix / np.outer(size, size)
     right_scaled = (right.T / size).T
