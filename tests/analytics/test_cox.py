@@ -23,6 +23,7 @@ from wardround.engines.simulated_hospitals import simulate
 from wardround.engines.simulation import Simulation
 from wardround.errors import (
     ConfigError,
+    ConvergenceError,
     DataError,
     DisclosureError,
     ModelError,
@@ -478,6 +479,79 @@ def test_heavy_tails_and_large_units() -> None:
     result = fit_frame(changed(crp=POOLED.crp**3 * 1e6), 3, formula="age + crp")
     plain = fit_frame(changed(crp=POOLED.crp**3), 3, formula="age + crp")
     assert relative(estimates(result)[1] * 1e6, estimates(plain)[1]) < TOLERANCE
+
+
+def test_a_value_far_from_all_others_is_named() -> None:
+    rng = np.random.default_rng(2)
+    x = np.r_[rng.normal(size=400), 90.0]  # one in another unit, who dies first
+    time = np.ceil(1000 * rng.exponential(1, 401) / np.exp(np.minimum(x, 9.0)))
+    frame = pd.DataFrame({"far": x, "time": time.astype(int), "dead": 1})
+    with pytest.raises(ConvergenceError, match="by far; look for values far from all others"):
+        fit_frame(frame, formula="far")
+    with pytest.raises(ConvergenceError, match="by far; look for values far from all others"):
+        fit_frame(frame, formula="far", l2=1e-6)
+
+
+def test_a_likelihood_that_is_flat_to_the_last_digit_is_monotone() -> None:
+    """Far out, information is a difference of two large numbers, and may come out as zero or below."""
+    columns = {
+        "time": [5, 1, 1, 2, 5, 1, 4, 2, 2, 5, 5, 3, 5, 2, 4, 2, 2],
+        "dead": [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0],
+        "x": [1.0, 1.0, 2.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 2.0, 2.0, 1.0, 0.0, 1.0, 2.0, 0.0],
+        "z": [
+            0.747,
+            -1.228,
+            -1.924,
+            0.88,
+            -0.976,
+            -0.112,
+            0.131,
+            0.83,
+            -0.261,
+            -1.297,
+            -1.082,
+            -0.074,
+            0.892,
+            -0.56,
+            -1.193,
+            -1.713,
+            1.831,
+        ],
+    }
+    frame = pd.DataFrame({**columns, "ward": list("cabddabccabbccadd")})
+    for num_sites in (1, 2):
+        with pytest.raises(SeparationError, match="x, z"):
+            fit(simulate(split(frame, num_sites, 1), disclosure="none"), formula="x + z", strata=("ward",))
+
+
+def test_few_clusters_have_no_joint_test() -> None:
+    frame = changed(third=np.arange(len(POOLED)) % 3)
+    result = fit_frame(frame, formula="age + crp + C(ward)", covariance="cluster", cluster="third", num_sites=1)
+    assert [test.name for test in result.tests] == ["likelihood ratio", "score", "C(ward)"]
+    assert "Too few clusters" in " ".join(result.notes)
+    assert result.summary()
+
+
+def test_proportional_hazards_are_not_tested_where_events_are_too_few() -> None:
+    """Two events in two strata, for two coefficients: R's cox.zph stops as its system is singular."""
+    columns = {
+        "time": [5, 9, 5, 3, 6, 8, 12, 5, 2, 11, 1, 6],
+        "dead": [0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
+        "x": [2.0, 1.0, 2.0, 0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0],
+        "z": [-1.131, 1.133, -2.111, -0.36, 0.198, -1.208, -2.918, -0.157, -0.467, 0.66, 0.649, -1.565],
+    }
+    frame = pd.DataFrame({**columns, "ward": list("caaaacaacbcd")})
+    federation = simulate(split(frame, 2, 1), disclosure="none")
+    result = fit(federation, formula="x + z", strata=("ward",), ties="breslow")
+    np.testing.assert_allclose(estimates(result)[:, 0], [-0.0231091492855176, 0.600237643779681], rtol=TOLERANCE)
+    assert "GLOBAL" not in [test.term for test in result.proportionality]
+
+
+def test_a_penalised_fit_counts_its_effective_parameters() -> None:
+    plain, shrunk = fit(formula="age + crp"), fit(formula="age + crp", l2=1e-9)
+    assert abs(plain.aic - shrunk.aic) < 1e-6
+    hard = fit(formula="age + crp", l2=1e9)
+    assert abs(hard.aic + 2 * hard.null_log_likelihood) < 1e-3
 
 
 # What leaves the sites, and what is shown

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from scipy import linalg
 
-from wardround.analytics.cox_risk import Hazard, Indices, RiskFrame, Ties, Values
+from wardround.analytics.cox_risk import LARGEST_PREDICTOR, Hazard, Indices, RiskFrame, Ties, Values
 from wardround.analytics.cox_sums import risk_sums, second_moment_sums, site_terms
 from wardround.analytics.linear import independent_columns, solve_symmetric, unpack_symmetric
 from wardround.analytics.preparation import Prepared
@@ -31,9 +32,12 @@ MONOTONE_STEP = 0.1
 """Step of a standardised coefficient that a flat likelihood must still take for it to count as monotone."""
 MONOTONE_INFORMATION = 1e-4
 """Information along that step, relative to the one at zero, below which the likelihood counts as flat."""
-
+LEAST_INFORMATION = 1e-9
+"""Information at the end, relative to the one at zero, below which a likelihood that stands still is a flat one."""
 MOST_BEYOND = 4
-"""Steps in a row that lead to impossible hazards after which the likelihood counts as monotone."""
+"""Steps in a row that lead to impossible hazards after which the iteration is given up."""
+BEYOND_INFORMATION = 0.05
+"""Information along such a step, relative to the one at zero, above which a far value is why, not a flat likelihood."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +258,7 @@ def fit_cox(prepared: Prepared, sets: RiskSets, start: At, penalty: Values) -> S
 
     Raises:
         SeparationError: the likelihood grows for ever in some direction.
-        ConvergenceError: no convergence in `MAX_ITERATIONS` steps.
+        ConvergenceError: no convergence in `MAX_ITERATIONS` steps, or some record lies too far from all others.
 
     Guarantees:
         only_a_settled_cox_fit_is_returned: the step left to do is below `STEP_TOLERANCE`, or below `FLAT_STEP` where
@@ -268,18 +272,22 @@ def fit_cox(prepared: Prepared, sets: RiskSets, start: At, penalty: Values) -> S
         if size <= (FLAT_STEP if num_flat >= 2 else STEP_TOLERANCE):
             # A start from which columns were dropped has no hazard of its own.
             end = found if num_asked else (yield from _asked_again(prepared, sets, found))
+            if not penalty.any():
+                _check_flat(prepared, start, end, LEAST_INFORMATION)
             return CoxFit(start=start, end=end, num_iterations=iteration - 1)
         if not penalty.any():
             _check_monotone(prepared, start, found, step)
         better, num_halvings, is_beyond = yield from _better(prepared, sets, found, step, penalty)
         num_beyond = num_beyond + 1 if is_beyond else 0
         if num_beyond >= MOST_BEYOND:
-            raise SeparationError(_monotone(prepared, step))
+            raise _beyond(prepared, start, found, step, is_penalised=bool(penalty.any()))
         num_asked += 1 + num_halvings
         if better is None or num_asked > MAX_ITERATIONS:
             break
         num_flat = num_flat + 1 if _gain(found, better, penalty) <= 1e-13 * abs(found.log_likelihood) else 0
         found = yield from sets.with_information(prepared, better)
+    if not penalty.any():
+        _check_flat(prepared, start, found, MONOTONE_INFORMATION)
     worst = prepared.design.columns[int(np.argmax(np.abs(step)))].name
     raise ConvergenceError(
         f"no convergence in {MAX_ITERATIONS} steps; {worst} still moves; simplify the formula, or add an l2 penalty"
@@ -325,13 +333,38 @@ def _check_monotone(prepared: Prepared, start: At, found: At, step: Values) -> N
     raise SeparationError(_monotone(prepared, step))
 
 
-def _monotone(prepared: Prepared, step: Values) -> str:
+def _check_flat(prepared: Prepared, start: At, end: At, least: float) -> None:
+    """Raise `SeparationError` where less than that part of the information at zero is left in some direction."""
+    left, directions = linalg.eigh(end.curvature, start.curvature)
+    if left[0] < least:
+        raise SeparationError(_monotone(prepared, directions[:, 0]))
+
+
+def _beyond(
+    prepared: Prepared, start: At, found: At, step: Values, *, is_penalised: bool
+) -> SeparationError | ConvergenceError:
+    """Why steps lead to impossible hazards: the likelihood is flat, or a record lies far from all others."""
+    left = float(step @ found.curvature @ step) / float(step @ start.curvature @ step)
+    if not is_penalised and left < BEYOND_INFORMATION:
+        return SeparationError(_monotone(prepared, step))
+    return ConvergenceError(
+        f"no fit: a record's hazard would be over exp({LARGEST_PREDICTOR:g}) times that of an average one, by "
+        f"{_directions(prepared, step)}; look for values far from all others (another unit?) and correct them, or take "
+        "the variable's logarithm"
+    )
+
+
+def _directions(prepared: Prepared, step: Values) -> str:
     largest = np.abs(step).max()
     names = [c.name for c, s in zip(prepared.design.columns, step, strict=True) if abs(s) > 0.1 * largest]
+    return ", ".join(names[:5])
+
+
+def _monotone(prepared: Prepared, step: Values) -> str:
     return (
-        f"monotone likelihood: it grows for ever in the direction of {', '.join(names[:5])}, so that the hazard ratio "
-        "is infinite (at each event the highest value of those at risk had it, or a level has no event); merge rare "
-        "levels, leave the term out, or add an l2 penalty"
+        f"monotone likelihood: it grows for ever in the direction of {_directions(prepared, step)}, so that the hazard "
+        "ratio is infinite (at each event the highest value of those at risk had it, or a level has no event); merge "
+        "rare levels, leave the term out, or add an l2 penalty"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from wardround.analytics.cox_fit import At, RiskSets, SharedRiskSets
+from wardround.analytics.cox_fit import LEAST_PART, At, RiskSets, SharedRiskSets
 from wardround.analytics.cox_risk import Values, cumulated
 from wardround.analytics.cox_sums import Leaving
 from wardround.analytics.linear import solve_symmetric
@@ -80,7 +80,7 @@ def proportionality(
         values: of the function of time on the grid, shape (num_steps,).
 
     Returns:
-        The tests; none where all events are at one time.
+        The tests; without those for which there are too few event times.
     """
     if not values.any():
         return ()
@@ -88,9 +88,22 @@ def proportionality(
     # What a coefficient's growth adds beyond the coefficients themselves (a Schur complement).
     explained = information[0] @ solve_symmetric(found.curvature, information[0])
     left = information[1] - explained
-    tests = [_score_test(term.name, score[0], left, list(term.columns)) for term in prepared.terms if term.columns]
-    every = list(range(prepared.design.num_columns))
-    return (*tests, _score_test("GLOBAL", score[0], left, every))
+    tested = [(term.name, list(term.columns)) for term in prepared.terms if term.columns]
+    tested.append(("GLOBAL", list(range(prepared.design.num_columns))))
+    return tuple(
+        _score_test(name, score[0], left, columns)
+        for name, columns in tested
+        if _is_informative(left, information[1], columns)
+    )
+
+
+def _is_informative(left: Values, whole: Values, columns: list[int]) -> bool:
+    """Whether more than rounding error is left of the information on growth in every direction."""
+    index = np.ix_(columns, columns)
+    size = np.sqrt(np.maximum(np.diag(whole)[columns], 0.0))
+    if not (size > 0).all():
+        return False
+    return float(np.linalg.eigvalsh(left[index] / np.outer(size, size))[0]) > LEAST_PART
 
 
 def _score_test(name: str, score: Values, information: Values, columns: list[int]) -> ProportionalityTest:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+LEAST_EIGENVALUE = 1e-10
+"""Smallest eigenvalue of a correlation matrix of coefficients whose inverse is more than rounding error."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HazardRatio:
     """One coefficient, the logarithm of a hazard ratio, in the variables' own units; and the ratio."""
@@ -71,6 +75,11 @@ class Settled:
     concordance: Concordance | None
     tests: tuple[ProportionalityTest, ...]
 
+    @property
+    def has_singular_covariance(self) -> bool:
+        """Whether coefficients cannot be tested together."""
+        return not _is_regular(self.covariance, list(range(len(self.covariance))))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
@@ -106,7 +115,8 @@ class CoxResult:
         num_missing: by variable, records in which it is missing.
         log_likelihood: of the partial likelihood.
         null_log_likelihood: with coefficients of zero.
-        aic: Akaike's information criterion.
+        aic: Akaike's information criterion; with a penalty, of as many parameters as the penalty leaves (the trace of
+            the information times the inverse of the penalised one).
         num_iterations: steps of the iteration.
         tests: that all coefficients are zero (none with a penalty), then of terms with several.
         concordance: Harrell's.
@@ -301,17 +311,26 @@ def _wald(name: str, estimates: Values, covariance: Values, columns: list[int]) 
     return _test(name, statistic, len(columns))
 
 
+def _is_regular(covariance: Values, columns: list[int]) -> bool:
+    """Whether a covariance has an inverse: that of fewer clusters than coefficients has none."""
+    part = covariance[np.ix_(columns, columns)]
+    size = np.sqrt(np.maximum(np.diag(part), 0.0))
+    return bool((size > 0).all()) and float(np.linalg.eigvalsh(part / np.outer(size, size))[0]) > LEAST_EIGENVALUE
+
+
 def _tests(settled: Settled, prepared: Prepared, l2: float) -> tuple[CoxTest, ...]:
     fit, df = settled.fit, prepared.design.num_columns
     at, covariance = fit.end.coefficients, settled.covariance
-    several = [_wald(term.name, at, covariance, list(term.columns)) for term in prepared.terms if len(term.columns) > 1]
+    tested = [(term.name, list(term.columns)) for term in prepared.terms if len(term.columns) > 1]
+    several = [_wald(name, at, covariance, columns) for name, columns in tested if _is_regular(covariance, columns)]
     if l2 > 0:
         return tuple(several)
+    wald = [_wald("Wald", at, covariance, list(range(df)))] if _is_regular(covariance, list(range(df))) else []
     score = float(fit.start.score @ solve_symmetric(fit.start.curvature, fit.start.score))
     ratio = 2 * (fit.end.log_likelihood - fit.start.log_likelihood)
     overall = [
         _test("likelihood ratio", ratio, df),
-        _wald("Wald", at, covariance, list(range(df))),
+        *wald,
         _test("score", score, df),
     ]
     return (*overall, *several)
@@ -340,6 +359,16 @@ def _notes(
         notes.append(
             "Model-based standard errors take weights for counts of records; where they are sampling weights, set "
             "covariance = 'robust'."
+        )
+    if covariance != "model" and penalty[0] == 0:
+        notes.append(
+            "Standard errors and Wald tests are robust; the likelihood ratio and score tests are not: they take "
+            "records for independent, and weights for counts."
+        )
+    if settled.has_singular_covariance:
+        notes.append(
+            "Too few clusters, or records with events, for as many coefficients: the robust covariance has no inverse, "
+            "so that tests that need it are left out; do not trust the standard errors either."
         )
     if "site" in strata:
         notes.append("Each site is a stratum: its baseline hazard stays there, so survival cannot be predicted.")
@@ -403,7 +432,7 @@ def summarise_cox(
         num_missing={name: rules.shown(count) for name, count in prepared.num_missing.items()},
         log_likelihood=end.log_likelihood,
         null_log_likelihood=settled.fit.start.log_likelihood,
-        aic=-2 * end.log_likelihood + 2 * len(names),
+        aic=-2 * end.log_likelihood + 2 * _num_effective(settled, penalty[0]),
         num_iterations=settled.fit.num_iterations,
         tests=_tests(settled, prepared, penalty[0]),
         concordance=settled.concordance,
@@ -420,6 +449,12 @@ def summarise_cox(
         sites=sites,
         notes=_notes(survival, prepared, settled, penalty, dropped, strata, curves, rules.minimum_cell, kind),
     )
+
+
+def _num_effective(settled: Settled, l2: float) -> float:
+    """How many parameters a fit has; with a penalty, its effective degrees of freedom (Gray 1992)."""
+    curvature = settled.fit.end.curvature
+    return float(np.trace(settled.bread @ curvature)) if l2 > 0 else float(len(curvature))
 
 
 def _named(prepared: Prepared) -> set[str]:
