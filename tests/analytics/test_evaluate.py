@@ -544,7 +544,14 @@ def test_counts_are_rounded_where_the_rules_say_so():
     assert [path for path, n in counts_in(found.to_dict()) if n % 5] == []
 
 
-@pytest.mark.parametrize("model", [linear_model({"I(age == 71.3)": 3.0}, intercept=-1)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        linear_model({"I(age == 71.3)": 3.0}, intercept=-1),
+        linear_model({"I(age == 71.3)": 1e-6, "age": 0.06, "crp": 0.02}, intercept=-6),
+        linear_model({"I(age == 71.3):sex[M]": 1e-6, "I(age == 71.3):sex[F]": 1e-6, "crp": 0.02}, intercept=-2),
+    ],
+)
 def test_a_model_that_singles_somebody_out_is_refused(model):
     frame = PATIENTS.assign(
         age=np.where(np.arange(len(PATIENTS)) == 7, 71.3, PATIENTS.age.where(PATIENTS.age != 71.3, 70))
@@ -593,6 +600,14 @@ def test_variables_may_have_any_name():
     model = linear_model({"age": 0.06, "sex[M]": 0.5, "c reactive": 0.02}, intercept=-6)
     found = run(frame, model=model, outcome="lambda")
     assert relative(found.overall.brier.value, metrics.brier_score_loss(POOLED["died"], P)) < 1e-12
+
+
+def test_arithmetic_that_tells_of_many_is_evaluated():
+    model = linear_model({"I(age > 60)": 0.8, "np.log(crp + 1)": 0.3, "age:sex[M]": 0.01}, intercept=-3)
+    found = run(POOLED, model=model)
+    frame = POOLED
+    p = special.expit(-3 + 0.8 * (frame.age > 60) + 0.3 * np.log(frame.crp + 1) + 0.01 * frame.age * (frame.sex == "M"))
+    check_exact_figures(found.overall, p.to_numpy(), Y)
 
 
 def test_bins_hold_enough_records_on_average():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from wardround.analytics.calibration import Binned, Fit, LogisticFit, fit_all, group_ends, knots_of
-from wardround.analytics.design import Feature, Frame, Level, Numeric
+from wardround.analytics.design import Design, Feature, Frame, Level, Numeric
 from wardround.analytics.discrimination import auroc, next_edges
 from wardround.analytics.evaluate_sums import (
     MAX_BINS,
@@ -35,7 +35,8 @@ from wardround.analytics.evaluation_summing import Found, bin_middles, shown_cut
 from wardround.analytics.expression import is_plain, parse_expression
 from wardround.analytics.formula import plan_expression
 from wardround.analytics.grouping import named_levels
-from wardround.analytics.lone_records import NEAR
+from wardround.analytics.lone_records import NEAR, refuse_lone_records
+from wardround.analytics.preparation_sums import column_sums
 from wardround.analytics.scoring import check_inputs, from_line, to_line
 from wardround.analytics.scoring_model import (
     FittedModel,
@@ -211,6 +212,7 @@ def _attempt(setting: Setting, plan: _Plan, options: _Options, confidence: float
     first = yield from ask(moments, plan.model, plan.frame, plan.groups, plan.scale)
     counted = first.sum
     _check_usable(counted, plan, floor)
+    yield from _refuse_lone_columns(plan, int(counted.num_events[0] + counted.num_others[0]), floor)
     edges, counts, is_tied = yield from _histogram(plan, options, counted, floor)
     _refuse_lone_scores(edges, counts, plan.scale, floor)
     grid = _grid(plan.scale, len(edges))
@@ -271,6 +273,26 @@ def _check_usable(counted: Moments, plan: _Plan, minimum_cell: int) -> None:
             f"fewer than {minimum_cell} records are {'events' if num_events < num_others else 'without the event'}; "
             "widen the cohort, or choose an outcome that is less rare",
         )
+
+
+def _refuse_lone_columns(plan: _Plan, num_records: int, minimum_cell: int) -> Steps[None]:
+    """Raise `DisclosureError` where arithmetic in a model has one value for all but few records."""
+    columns = tuple(column for column in plan.model.all_columns if any(map(_is_arithmetic, column.features)))
+    if not columns or minimum_cell <= 1:
+        return
+    raw = Design(columns=columns, center=np.zeros(len(columns)), scale=np.ones(len(columns)))
+    first = (yield from ask(column_sums, raw, plan.frame, 0.0)).sum
+    center, mean = first.sums / num_records, first.outcome / first.weight
+    centered, middles = replace(raw, center=center), np.append(np.zeros(len(columns)), mean)
+    second = (yield from ask(column_sums, centered, plan.frame, mean, tuple(middles.tolist()))).sum
+    yield from refuse_lone_records(centered, plan.frame, plan.outcome, second, middles, minimum_cell)
+
+
+def _is_arithmetic(feature: Feature) -> bool:
+    if not isinstance(feature, Numeric):
+        return False
+    (name, *others) = parse_expression(feature.expression).variables or ("",)
+    return bool(others) or feature.expression not in (name, f"`{name}`")
 
 
 def _refuse_lone_scores(edges: Values, counts: Histogram, scale: Scale, minimum_cell: int) -> None:

@@ -143,8 +143,7 @@ class Evaluation:
         calibration_groups: of about equal size.
         smooth: the calibration curve; None where it cannot be estimated.
         brier_parts: reliability, resolution, uncertainty, and what is within the groups.
-        hosmer_lemeshow: statistic, degrees of freedom (as many as groups; two less for a model that was fitted to
-            these records) and p-value; None where there are few groups.
+        hosmer_lemeshow: statistic, degrees of freedom and p-value; None where there are few groups.
         num_records: at the sites; None: hidden.
         num_left_out: records with a missing value; None: hidden.
         num_missing: by variable, records in which it is missing; None: hidden.
