@@ -21,7 +21,7 @@ from wardround.data.contract import Setting
 from wardround.data.table import Table
 from wardround.engines.record import replay
 from wardround.engines.record_file import load_record
-from wardround.engines.simulation import Progress, Simulation
+from wardround.engines.simulation import Event, Progress, Simulation
 from wardround.errors import DisclosureError, PolicyError, SiteError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules
 from wardround.privacy.disclosure_gate import refuse_own_cells
@@ -241,9 +241,19 @@ def test_a_setting_without_rules_is_left_alone() -> None:
 def test_simulate_takes_rules_by_name() -> None:
     frame = pd.DataFrame({"x": np.arange(7.0)})
     assert wr.simulate({"A": frame}, disclosure="nhs").disclosure == PRESETS["nhs"]
-    federation = wr.simulate({"A": frame, "B": frame}, site_disclosure={"B": "cms11"}, minimum_sites=1)
+    frames = {"A": frame, "B": frame, "C": frame[:2]}
+    federation = wr.simulate(frames, site_disclosure={"B": "cms11"}, minimum_sites=2)
     assert federation.disclosure.minimum_cell == 11
-    assert federation.run(census()).num_records is None
+    assert federation.run(census()).sites == ("A", "C")
+    assert federation.run(census()).num_records is None  # 9, and the strictest floor is 11
+
+
+def test_no_sum_is_over_one_of_several_sites() -> None:
+    leaves = [Event(site="site1", behaviour="drops_before", round=1)]
+    with pytest.raises(DisclosureError, match="only one site is left in the sum"):
+        under(DisclosureRules(), 30, 30, minimum_sites=1, script=leaves).run(census())
+    assert under(FREE, 30, 30, minimum_sites=1, script=leaves).run(census()).num_records == 30
+    assert under(DisclosureRules(), 30).run(census()).num_records == 30  # one hospital by itself
 
 
 # What becomes of the run

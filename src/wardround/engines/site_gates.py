@@ -12,6 +12,7 @@ from wardround.privacy.disclosure_gate import (
     LargestPatient,
     needs_totals,
     refuse_ask,
+    refuse_lone_site,
     refuse_own_cells,
     refuse_share,
     refuse_total,
@@ -93,6 +94,7 @@ class SiteGates:
 
     def check_total(self, ask: Ask[Any], sites: Sequence[str]) -> None:
         """Raises `DisclosureError` where the sum over these sites may not be handed to the workflow."""
+        refuse_lone_site(self._study, len(sites), len(self._data))
         if self._study.minimum_rows_total > 1:
             num_rows = sum(ask.function.num_rows(self._data[site], ask.arguments) or 0 for site in sites)
             refuse_total(self._study, num_rows)

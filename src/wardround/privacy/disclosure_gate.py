@@ -7,7 +7,8 @@ Every engine calls the same functions, at the same moments:
 - `refuse_share`, at the site before it computes, when it was told how many records of all sites the sum is over (a
   sum itself): minimum_rows_total, site_dominance;
 - `refuse_own_cells`, at the site before its answer is masked and sent: own_cells;
-- `refuse_total`, at the coordinator before a total is handed to the workflow: minimum_rows_total.
+- `refuse_total` and `refuse_lone_site`, at the coordinator before a total is handed to the workflow:
+  minimum_rows_total, allows_site_results.
 
 What a site checks from its own records protects its patients against the coordinator, too, and holds whether or not
 answers are masked: nothing of a refused answer leaves. `refuse_share` relies on the number of records that the
@@ -170,6 +171,25 @@ def refuse_total(rules: DisclosureRules, num_rows_total: int, *, site: str | Non
         )
 
 
+def refuse_lone_site(rules: DisclosureRules, num_sites: int, num_sites_asked: int) -> None:
+    """At the coordinator: a sum over one site of several that were asked is that site's own result.
+
+    A run that asks one site alone is let through: whoever runs it holds that site's records anyway.
+
+    Raises:
+        DisclosureError: only one site is in the sum.
+
+    Guarantees:
+        no_sum_is_over_one_of_several_sites: unless `allows_site_results`.
+    """
+    if num_sites == 1 and num_sites_asked > 1 and not rules.allows_site_results:
+        raise DisclosureError(
+            "allows_site_results",
+            "only one site is left in the sum, which would be its own result; run again when more can be reached, "
+            "or agree on allows_site_results = true",
+        )
+
+
 def refuse_own_cells(rules: DisclosureRules, contribution: Contribution, *, site: str) -> None:
     """At a site, before its answer is masked and sent.
 
@@ -186,6 +206,8 @@ def refuse_own_cells(rules: DisclosureRules, contribution: Contribution, *, site
         if not isinstance(declaration, People) or declaration.cells == "none":
             continue
         counts = np.asarray(getattr(contribution, name))
+        if declaration.cells == "sums":
+            counts = counts.sum(axis=-1)
         if ((counts > 0) & (counts < rules.minimum_cell)).any():
             raise DisclosureError(
                 "own_cells",
@@ -198,5 +220,3 @@ def refuse_own_cells(rules: DisclosureRules, contribution: Contribution, *, site
 def is_refusal(reason: str) -> bool:
     """Whether a recorded failure of a site (`str(error)`) is a refusal by a disclosure rule."""
     return reason.startswith(_REFUSAL)
-        if declaration.cells == "sums":
-            counts = counts.sum(axis=-1)
