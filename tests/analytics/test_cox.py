@@ -526,7 +526,8 @@ def test_a_likelihood_that_is_flat_to_the_last_digit_is_monotone() -> None:
 
 def test_few_clusters_have_no_joint_test() -> None:
     frame = changed(third=np.arange(len(POOLED)) % 3)
-    result = fit_frame(frame, formula="age + crp + C(ward)", covariance="cluster", cluster="third", num_sites=1)
+    federation = simulate(split(frame, 1, 1), disclosure="none")
+    result = fit(federation, formula="age + crp + C(ward)", covariance="cluster", cluster="third")
     assert [test.name for test in result.tests] == ["likelihood ratio", "score", "C(ward)"]
     assert "Too few clusters" in " ".join(result.notes)
     assert result.summary()

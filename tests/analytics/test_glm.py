@@ -697,7 +697,8 @@ def test_an_outcome_without_spread_is_refused() -> None:
 
 
 def test_wald_test_without_an_inverse_is_not_a_number() -> None:
-    result = run({"A": POOLED[:600], "B": POOLED[600:]}, "score ~ C(ward)", covariance="cluster", cluster="site")
+    federation = simulate({"A": POOLED[:600], "B": POOLED[600:]}, disclosure="none")
+    result = federation.run(glm(formula="score ~ C(ward)", covariance="cluster", cluster="site"))
     assert np.isnan(result.tests[0].p_value)
     assert "nan" in result.summary()
 

@@ -147,9 +147,11 @@ def test_a_regression_shows_no_small_count() -> None:
     frame = FRAME.assign(id=np.arange(NUM) % 4, crp=FRAME["crp"].mask(FRAME.index < 2))
     sites = {"A": frame[:100], "B": frame[100:]}
     clustered = glm(formula="score ~ crp", covariance="cluster")
-    result = wr.simulate(sites, patient="id", disclosure=DisclosureRules(minimum_cell=9)).run(clustered)
-    assert (result.num_clusters, result.num_missing["crp"]) == (None, None)
-    assert shown_small_counts(result.to_dict(), 9) == []
+    with pytest.raises(DisclosureError, match="fewer than 9 clusters by patient"):
+        wr.simulate(sites, patient="id", disclosure=DisclosureRules(minimum_cell=9)).run(clustered)
+    result = wr.simulate(sites, patient="id", disclosure=DisclosureRules(minimum_cell=8)).run(clustered)
+    assert (result.num_clusters, result.num_missing["crp"]) == (8, None)
+    assert shown_small_counts(result.to_dict(), 8) == []
     assert wr.simulate(sites, patient="id", disclosure="none").run(clustered).num_clusters == 8
 
 

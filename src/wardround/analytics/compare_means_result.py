@@ -79,7 +79,7 @@ class Comparison:
         variable: its name (paired: the two variables).
         unit: as the contract has it.
         groups: those compared.
-        left_out: groups with too few values, or all but too few the same, of which nothing is told.
+        left_out: groups with too few values, none of which is told.
         num_missing: records of a group without a value, None where hidden.
         test: of equal means; None where there is nothing to test.
         variance_tests: of equal variances.

@@ -15,7 +15,9 @@ from wardround.analytics.cox_hazards import Baseline, ProportionalityTest
 from wardround.analytics.cox_risk import Values
 from wardround.analytics.design import Design, Level
 from wardround.analytics.families import two_sided_p, two_sided_quantile
+from wardround.analytics.glm_disclosed import shown_missing
 from wardround.analytics.linear import solve_symmetric
+from wardround.analytics.lone_records import refuse_few_clusters
 from wardround.analytics.preparation import Prepared
 from wardround.analytics.result import Exhibit, json_text, json_value
 from wardround.analytics.survival_time import PreparedSurvival
@@ -410,6 +412,9 @@ def summarise_cox(
     matrix = settled.covariance / np.outer(design.scale, design.scale)
     kind, cluster = covariance
     num_clusters = settled.num_clusters
+    if num_clusters is not None:
+        refuse_few_clusters(num_clusters, cluster, rules)
+    num_left_out, num_missing = shown_missing(prepared.num_records - prepared.num_complete, prepared.num_missing, rules)
     used = [name for name in prepared.frame.required if name in _named(prepared)]
     return CoxResult(
         formula=predictors,
@@ -428,8 +433,8 @@ def summarise_cox(
         num_clusters=None if num_clusters is None else rules.shown(num_clusters),
         num_records=rules.shown(counted.num_records),
         num_events=rules.shown(counted.num_events),
-        num_left_out=rules.shown(prepared.num_records - prepared.num_complete),
-        num_missing={name: rules.shown(count) for name, count in prepared.num_missing.items()},
+        num_left_out=num_left_out,
+        num_missing=num_missing,
         log_likelihood=end.log_likelihood,
         null_log_likelihood=settled.fit.start.log_likelihood,
         aic=-2 * end.log_likelihood + 2 * _num_effective(settled, penalty[0]),

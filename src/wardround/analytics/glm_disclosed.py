@@ -8,16 +8,22 @@ from dataclasses import replace
 import numpy as np
 
 from wardround.analytics.glm_result import GLMResult
+from wardround.analytics.lone_records import refuse_few_clusters
 from wardround.privacy.disclosure import DisclosureRules, round_count
 
 
 def disclosed(result: GLMResult, rules: DisclosureRules) -> GLMResult:
     """The same fit without small counts of missing values, and with numbers of records rounded.
 
+    Raises:
+        DisclosureError: the covariance is by few clusters.
+
     Guarantees:
         a_regression_shows_no_small_count: `num_left_out`, `num_missing` and a `num_clusters` that counts patients hold
             none from 1 to `minimum_cell - 1`, and no `num_left_out` that would give one of `num_missing` back.
     """
+    if result.num_clusters is not None:
+        refuse_few_clusters(result.num_clusters, result.covariance.removeprefix("cluster (").removesuffix(")"), rules)
     num_left_out, num_missing = shown_missing(result.num_left_out or 0, result.num_missing, rules)
     counts_patients = result.covariance == "cluster (patient)" and result.num_clusters is not None
     hidden = replace(

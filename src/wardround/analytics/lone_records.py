@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from wardround.analytics.design import Design, Frame, Level
 from wardround.analytics.preparation_sums import ColumnSums, far_records
 from wardround.errors import DisclosureError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.sums import Steps, ask
 
 NEAR = 0.15
 """Records are at one place that are nearer to their mean than this part of the distance of those set apart."""
 _MOST_NAMED = 10
+_LEAST_SITES = 3
 Values = NDArray[np.float64]
 
 
@@ -33,6 +35,34 @@ def refuse_few(num_complete: int, minimum_cell: int) -> None:
             "minimum_cell",
             f"fewer than {minimum_cell} records are complete in the model's variables; drop variables that are mostly "
             "missing, or widen the cohort",
+        )
+
+
+def refuse_few_clusters(num_clusters: int, cluster: str, rules: DisclosureRules) -> None:
+    """Raise `DisclosureError` where a covariance by clusters would give the scores of single clusters.
+
+    The scores of all records add up to zero, so that of two clusters each has the other's, and their products are the
+    covariance; of three they are known but for a rotation.
+
+    Args:
+        num_clusters: over all sites.
+        cluster: "patient", "site" or a variable.
+        rules: sites count as what is one site's alone, other clusters by `minimum_cell`.
+
+    Guarantees:
+        few_clusters_are_refused: fewer than `minimum_cell` clusters, or fewer than three sites unless
+            `allows_site_results`.
+    """
+    if cluster == "site" and num_clusters < _LEAST_SITES and not rules.allows_site_results:
+        raise DisclosureError(
+            "allows_site_results",
+            f"a covariance by fewer than {_LEAST_SITES} sites tells what is each one's own; choose other clusters",
+        )
+    if cluster != "site" and num_clusters < rules.minimum_cell:
+        raise DisclosureError(
+            "minimum_cell",
+            f"fewer than {rules.minimum_cell} clusters by {cluster}, each of which the covariance would tell of; "
+            "choose other clusters, or another covariance",
         )
 
 

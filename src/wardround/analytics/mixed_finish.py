@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from wardround.analytics.families import two_sided_p, two_sided_quantile
+from wardround.analytics.glm_disclosed import shown_missing
 from wardround.analytics.glm_result import Coefficient, Units, unstandardise
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.mixed_effects import SiteEffects
@@ -23,6 +24,7 @@ from wardround.analytics.mixed_variance import (
 )
 from wardround.analytics.preparation import Prepared
 from wardround.data.contract import Setting
+from wardround.privacy.disclosure import round_count
 from wardround.sums import Total
 
 Values = NDArray[np.float64]
@@ -89,6 +91,7 @@ def finish_mixed(
 ) -> MixedResult:
     """Everything that is reported, in the variables' own units."""
     prepared, rules = ending.prepared, setting.disclosure
+    num_left_out, num_missing = shown_missing(prepared.num_records - prepared.num_complete, prepared.num_missing, rules)
     spread = _spread(ending)
     components, correlations = wald_components(spread, confidence)
     components = _with_interval(components, ending)
@@ -118,12 +121,12 @@ def finish_mixed(
         deviance=deviance,
         log_likelihood=-deviance / 2,
         aic=deviance + 2 * num_parameters,
-        bic=deviance + float(np.log(prepared.num_complete)) * num_parameters,
+        bic=deviance + float(np.log(round_count(prepared.num_complete, rules.rounding))) * num_parameters,
         test=_test(ending),
         is_singular=spread.is_singular,
         num_records=rules.shown(prepared.num_complete),
-        num_left_out=rules.shown(prepared.num_records - prepared.num_complete),
-        num_missing={name: rules.shown(count) for name, count in prepared.num_missing.items()},
+        num_left_out=num_left_out,
+        num_missing=num_missing,
         num_groups=ending.num_groups,
         num_iterations=ending.num_iterations,
         site_effects=() if effects is None else _site_effects(setting, ending, effects, confidence),

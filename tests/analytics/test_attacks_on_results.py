@@ -1,0 +1,84 @@
+"""Attacks of somebody who sees one result on what it hides."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import wardround as wr
+from wardround.errors import DisclosureError
+
+
+def wards(num_sites: int = 3) -> dict[str, pd.DataFrame]:
+    """Hospitals of 80; three records of the first lack `pressure`, seven others of it `weight`."""
+    frames = {}
+    for site in range(num_sites):
+        rng = np.random.default_rng(site)
+        frame = pd.DataFrame({"age": rng.normal(60, 9, 80).round(), "pressure": rng.normal(130, 20, 80).round()})
+        frame["weight"] = rng.normal(80, 9, 80).round()
+        frame["stay"] = 9 + 0.1 * frame.age + rng.normal(size=80)
+        frame["time"] = rng.exponential(300, 80).round() + 1
+        frame["cause"] = rng.choice(["none", "heart", "other"], 80)
+        frame["died"] = (frame.cause == "heart").astype(int)
+        frame["sex"] = ["f", "m"] * 40
+        frames[f"H{site}"] = frame
+    frames["H0"].loc[:2, "pressure"] = np.nan
+    frames["H0"].loc[3:9, "weight"] = np.nan
+    return frames
+
+
+OF_TWO_VARIABLES = {
+    "glm": lambda f: wr.glm(f, "stay ~ pressure + weight"),
+    "cox": lambda f: wr.cox(f, "pressure + weight", time="time", event="died"),
+    "mixed": lambda f: wr.mixed(f, "stay ~ pressure + weight"),
+    "imputed": lambda f: wr.imputed(f, "stay ~ pressure + weight", num_imputations=2, num_iterations=1),
+    "survival": lambda f: wr.kaplan_meier(f, time="pressure", event="died", weights="weight"),
+    "incidence": lambda f: wr.cumulative_incidence(
+        f, time="pressure", event="cause", censored="none", weights="weight"
+    ),
+}
+
+
+@pytest.mark.parametrize("analysis", OF_TWO_VARIABLES.values(), ids=OF_TWO_VARIABLES)
+def test_records_left_out_do_not_give_back_how_many_lack_a_variable(analysis: Any) -> None:
+    shown = analysis(wr.simulate(wards())).to_dict()
+    missing = shown.get("num_missing") or {v["variable"]: v["num_missing"] for v in shown["variables"]}
+    if isinstance(missing, list):
+        missing = {entry["variable"]: entry["num_missing"] for entry in missing}
+    assert missing["pressure"] is None
+    assert missing["weight"] in (7, None)
+    # 10 are left out, 7 of them without a weight: the attacker's difference is the hidden 3.
+    assert shown.get("num_left_out") is None
+
+
+def test_few_clusters_are_refused() -> None:
+    frames = wards(2)
+    for frame in frames.values():
+        frame["flag"] = "no"
+    frames["H0"].loc[20, "flag"] = "yes"
+    one = {"H0": frames["H0"]}
+    free = wr.glm(wr.simulate(one, disclosure="none"), "stay ~ age", covariance="cluster", cluster="flag")
+    # The attack: the bread taken off, the covariance is one record's score times itself, (1, age) times a residual.
+    variance = wr.glm(wr.simulate(one, disclosure="none"), "stay ~ age").covariance_matrix
+    halves = np.linalg.solve(variance, np.linalg.solve(variance, free.covariance_matrix).T)
+    assert halves[0, 1] / halves[0, 0] == pytest.approx(frames["H0"].age[20], rel=1e-6)
+    for analysis in (
+        lambda f: wr.glm(f, "stay ~ age", covariance="cluster", cluster="flag"),
+        lambda f: wr.imputed(f, "stay ~ weight", covariance="cluster", cluster="flag", num_imputations=2),
+        lambda f: wr.cox(f, "age", time="time", event="died", covariance="cluster", cluster="flag"),
+    ):
+        for sites in (one, frames):
+            with pytest.raises(DisclosureError, match="fewer than 5 clusters by flag"):
+                analysis(wr.simulate(sites))
+
+
+def test_two_sites_are_no_clusters_where_site_results_are_not_allowed() -> None:
+    def by_site(num_sites: int, **rules: Any) -> Any:
+        federation = wr.simulate(wards(num_sites), disclosure=wr.DisclosureRules.of(**rules))
+        return wr.glm(federation, "stay ~ age", covariance="cluster", cluster="site")
+
+    with pytest.raises(DisclosureError, match="allows_site_results"):
+        by_site(2)
+    assert by_site(2, allows_site_results=True).num_clusters == 2
+    assert by_site(3).num_clusters == 3
