@@ -24,6 +24,7 @@ from wardround.analytics.cumulative_incidence_result import (
     IncidenceCurve,
     IncidenceTest,
 )
+from wardround.analytics.glm_disclosed import shown_missing
 from wardround.analytics.kaplan_meier_curves import GroupTable, rounded_up
 from wardround.analytics.kaplan_meier_estimate import ConfidenceType, interval
 from wardround.analytics.log_rank import MAX_EXPONENT, TestWeighting
@@ -156,6 +157,7 @@ def _result(
     options: _Options,
 ) -> CumulativeIncidenceResult:
     rules, outcome = setting.disclosure, prepared.outcome
+    num_left_out, num_missing = shown_missing(prepared.num_records - prepared.num_complete, prepared.num_missing, rules)
     tables = {name: GroupTable.of(counts, index) for index, name in enumerate(groups)}
     held = {name: table for name, table in tables.items() if table.num_records}
     if not held:
@@ -179,8 +181,8 @@ def _result(
         curves=curves,
         tests=_tests(counts, division, outcome.events, options.rho, outcome.entry is not None),
         num_records=None if hides_size else rules.shown(sum(table.num_records for table in held.values())),
-        num_left_out=rules.shown(prepared.num_records - prepared.num_complete),
-        num_missing={name: rules.shown(count) for name, count in prepared.num_missing.items()},
+        num_left_out=num_left_out,
+        num_missing=num_missing,
         step=outcome.step,
         confidence_type=options.confidence_type,
         confidence=options.confidence,

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from wardround.analytics.glm_disclosed import shown_missing
 from wardround.analytics.kaplan_meier_curves import CurveOptions, GroupTable, curve_of, mean_differences
 from wardround.analytics.kaplan_meier_estimate import ConfidenceType
 from wardround.analytics.kaplan_meier_result import KaplanMeierResult, SurvivalCurve, SurvivalTest, TestGroup
@@ -160,6 +161,7 @@ def _result(
     options: _Options,
 ) -> KaplanMeierResult:
     rules, outcome = setting.disclosure, prepared.outcome
+    num_left_out, num_missing = shown_missing(prepared.num_records - prepared.num_complete, prepared.num_missing, rules)
     tables = {name: GroupTable.of(counts, index) for index, name in enumerate(groups)}
     held = {name: table for name, table in tables.items() if table.num_records}
     if not held:
@@ -194,8 +196,8 @@ def _result(
         mean_differences=mean_differences(curves, options.confidence),
         num_records=None if hides_size else rules.shown(num_records),
         num_events=None if hides_events else rules.shown(num_events),
-        num_left_out=rules.shown(prepared.num_records - prepared.num_complete),
-        num_missing={name: rules.shown(count) for name, count in prepared.num_missing.items()},
+        num_left_out=num_left_out,
+        num_missing=num_missing,
         step=outcome.step,
         confidence_type=options.confidence_type,
         confidence=options.confidence,
