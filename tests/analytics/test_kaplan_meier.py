@@ -21,7 +21,7 @@ from tests.analytics.survival_data import lung_by_institution, on_grid, pooled, 
 from wardround.analytics.kaplan_meier import kaplan_meier
 from wardround.analytics.kaplan_meier_estimate import Estimate, grid_error
 from wardround.analytics.kaplan_meier_result import KaplanMeierResult, SurvivalCurve
-from wardround.analytics.log_rank import LogRankSums
+from wardround.analytics.log_rank import LogRankSums, TestWeighting, time_weights
 from wardround.analytics.result import Headlined, Result
 from wardround.analytics.survival_counts import Division, departures
 from wardround.analytics.survival_time import SurvivalOutcome
@@ -753,6 +753,41 @@ def test_a_site_that_was_not_asked_does_not_answer(lung: Simulation) -> None:
 def test_groups_that_never_meet_have_no_statistic() -> None:
     alone = LogRankSums(observed=np.array([3.0, 0.0]), expected=np.array([3.0, 0.0]), variance=np.zeros((2, 2)))
     assert math.isnan(alone.test()[0])
+
+
+def test_weighted_events_of_all_who_are_left_leave_nobody() -> None:
+    # The same weights, summed in another order, and one is more than the other in the last digit.
+    events, at_risk = np.array([0.1 + 0.2 + 0.3, 1.0]), np.array([0.3 + 0.2 + 0.1, 2.0])
+    assert events[0] > at_risk[0]
+    weights = time_weights(events, at_risk, TestWeighting("fleming-harrington", rho=0.5))
+    assert weights.tolist() == [1.0, 0.0]
+
+
+def test_groups_in_sets_that_never_meet_have_fewer_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(5)
+    early = pd.DataFrame({"time": rng.integers(1, 9, 60), "start": 0, "group": rng.choice(["a", "b"], 60)})
+    late = pd.DataFrame({"time": rng.integers(21, 29, 60), "start": 20, "group": rng.choice(["c", "d"], 60)})
+    alone = pd.DataFrame({"time": rng.integers(41, 49, 20), "start": 40, "group": "e"})
+    sets = [frame.assign(event=rng.integers(0, 2, len(frame))) for frame in (early, late, alone)]
+    parts = [estimate(federate({"A": frame}), by="group", entry="start").test for frame in sets[:2]]
+    for order in (list("abcde"), list("ecabd")):
+        frame = pd.concat(sets, ignore_index=True)
+        contract = Contract(
+            variables=(
+                Variable(name="time", type="integer"),
+                Variable(name="start", type="integer"),
+                Variable(name="event", type="integer"),
+                Variable(name="group", type="category", levels=tuple(order)),
+            )
+        )
+        federation = federate({"A": frame[::2], "B": frame[1::2]}, contract=contract)
+        test = estimate(federation, by="group", entry="start").test
+        assert test is not None
+        assert test.df == 2
+        assert_close(test.statistic, sum(part.statistic for part in parts if part))
+    nobody = estimate(federate({"A": early.assign(event=0)}), by="group")
+    assert "cannot be compared" in nobody.summary()
+    assert "nan" not in nobody.summary()
 
 
 # As a result

@@ -10,7 +10,15 @@ import pandas as pd
 
 from wardround.analytics.cumulative_incidence_result import CumulativeIncidenceResult, IncidenceAt, IncidenceCurve
 from wardround.analytics.journal_text import ABSENT, count_text, listed, p_text, percent_text
-from wardround.analytics.kaplan_meier_text import GUYOT, KALBFLEISCH, aligned, group_name, plain
+from wardround.analytics.kaplan_meier_text import (
+    GUYOT,
+    KALBFLEISCH,
+    NOT_COMPARED,
+    THINNED,
+    aligned,
+    group_name,
+    plain,
+)
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
 from wardround.analytics.survival_plot import MAX_BANDS, Line, step_figure
 
@@ -70,7 +78,8 @@ def _count(count: int | None) -> str:
 def _test_line(result: CumulativeIncidenceResult, number: int) -> str:
     test = result.tests[number]
     within = f" within {listed([plain(name) for name in test.strata])}" if test.strata else ""
-    return f"Gray's test{within}, {plain(test.cause)}: chi2({test.df}) = {test.statistic:.4g}, p = {test.p_value:.3g}"
+    said = f"chi2({test.df}) = {test.statistic:.4g}, p = {test.p_value:.3g}"
+    return f"Gray's test{within}, {plain(test.cause)}: {NOT_COMPARED if math.isnan(test.statistic) else said}"
 
 
 def headline_texts(result: CumulativeIncidenceResult) -> tuple[str, ...]:
@@ -178,7 +187,7 @@ def incidence_exhibits(result: CumulativeIncidenceResult) -> tuple[Exhibit, ...]
     if any(curve.is_shown for curve in result.curves):
         has_bands = sum(curve.is_shown for curve in result.curves) <= MAX_BANDS
         bands = f"Bands: pointwise {percent_text(result.confidence)} confidence intervals." * has_bands
-        thin = " Points: times at which the estimate is shown; the lines between them are drawn straight."
+        thin = f" {THINNED}"
         figure = FigureExhibit(
             title=title,
             draw=result.plot,

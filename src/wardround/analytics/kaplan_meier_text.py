@@ -14,6 +14,13 @@ from wardround.analytics.survival_plot import MAX_BANDS
 
 _NAME_WIDTH = 24
 _MOST_NAMED = 6
+NOT_COMPARED = "the groups cannot be compared, as no event befell one while another was under observation too"
+"""What is said instead of a test that cannot be made."""
+THINNED = (
+    "The estimate is exact at the points, the only times at which it is shown; between them it changes in steps "
+    "that are not shown, and the straight lines are drawn to lead the eye."
+)
+"""What a figure of curves that are shown at fewer points says of its lines."""
 KALBFLEISCH = (
     "Kalbfleisch JD, Prentice RL. The Statistical Analysis of Failure Time Data. 2nd ed. Hoboken: Wiley; 2002."
 )
@@ -136,7 +143,11 @@ def _test_lines(result: KaplanMeierResult) -> Iterator[str]:
         numbers = [_number(value) for value in (group.observed, group.expected, contribution)]
         rows.append([plain(group.group), count_text(group.num_records), *numbers])
     yield from aligned(rows)
-    yield f"{test.title[0].upper()}{test.title[1:]}: chi2({test.df}) = {test.statistic:.4g}, p = {test.p_value:.3g}"
+    title = f"{test.title[0].upper()}{test.title[1:]}"
+    if math.isnan(test.statistic):
+        yield f"{title}: {NOT_COMPARED}."
+    else:
+        yield f"{title}: chi2({test.df}) = {test.statistic:.4g}, p = {test.p_value:.3g}"
 
 
 def _risk_rows(result: KaplanMeierResult) -> list[list[str]]:
@@ -239,7 +250,9 @@ def survival_exhibits(result: KaplanMeierResult) -> tuple[Exhibit, ...]:
 
 def _comparisons(result: KaplanMeierResult) -> Iterator[str]:
     """The test and the differences of restricted means, as a table's note says them."""
-    if result.test is not None and not math.isnan(result.test.p_value):
+    if result.test is not None and math.isnan(result.test.p_value):
+        yield f"{result.test.title[0].upper()}{result.test.title[1:]}: {NOT_COMPARED}."
+    elif result.test is not None:
         within = f" within {listed([plain(name) for name in result.test.strata])}" if result.test.strata else ""
         title = f"{result.test.title[0].upper()}{result.test.title[1:]}"
         statistic = f"chi-squared {result.test.statistic:.2f}, df {result.test.df}"
@@ -261,7 +274,7 @@ def _lines(result: KaplanMeierResult) -> str:
     bands = f"Bands: pointwise {percent_text(result.confidence)} confidence intervals. " * has_bands
     if result.minimum_cell == 1:
         return f"{bands}Strokes: censored."
-    return f"{bands}Points: times at which the estimate is shown; the lines between them are drawn straight."
+    return f"{bands}{THINNED}"
 
 
 def _group_frame(result: KaplanMeierResult) -> pd.DataFrame:

@@ -28,6 +28,8 @@ TEST_NAMES = {
 }
 MAX_EXPONENT = 10.0
 """Largest exponent of a Fleming-Harrington weight."""
+_LEAST_VARIANCE = 1e-13
+# Relative to what is expected: a variance below this is the rounding error of one that is 0.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +87,22 @@ class LogRankSums:
         )
 
     def test(self) -> tuple[float, int, float]:
-        """Chi-squared statistic, degrees of freedom and p-value; groups of whom nobody was at risk are left out.
+        """Chi-squared statistic, degrees of freedom and p-value.
 
-        NaN where fewer than two groups can be compared.
+        Groups of whom nobody was at risk at an event, or never together with others, are left out; and where groups
+        fall into sets that never meet, each set has a degree less than it has groups: the rank of the variance.
+        NaN where no two groups can be compared.
         """
-        groups = np.flatnonzero(self.expected > 0)
-        df = len(groups) - 1
-        if df < 1:
-            return math.nan, max(df, 0), math.nan
-        kept = groups[1:]
+        is_met = (self.expected > 0) & (np.diag(self.variance) > _LEAST_VARIANCE * self.expected)
+        kept = np.flatnonzero(is_met)[1:]
+        if not len(kept):
+            return math.nan, 0, math.nan
         excess = (self.observed - self.expected)[kept]
         matrix = self.variance[np.ix_(kept, kept)]
         scale = np.sqrt(np.diag(matrix))
-        if not (scale > 0).all():  # nobody of a group was at risk together with others
-            return math.nan, df, math.nan
-        solved = np.linalg.lstsq(matrix / np.outer(scale, scale), excess / scale, rcond=1e-12)[0]
+        solved, _, df, _ = np.linalg.lstsq(matrix / np.outer(scale, scale), excess / scale, rcond=1e-12)
         statistic = float(excess / scale @ solved)
-        return statistic, df, float(special.chdtrc(df, statistic))
+        return statistic, int(df), float(special.chdtrc(df, statistic))
 
 
 def log_rank_sums(events: Values, at_risk: Values, weighting: TestWeighting) -> LogRankSums:
@@ -147,5 +148,7 @@ def time_weights(events: Values, at_risk: Values, weighting: TestWeighting) -> V
         case "peto":
             return np.asarray(np.cumprod(1 - events / (at_risk + 1)), np.float64)
         case "fleming-harrington":
-            before = np.concatenate([[1.0], np.cumprod(1 - events / at_risk)])[:-1]
+            # Sums of weights of all who are left may differ in the last digit.
+            stays = np.where(events > at_risk * (1 - 1e-14), 0.0, 1 - events / at_risk)
+            before = np.concatenate([[1.0], np.cumprod(stays)])[:-1]
             return np.asarray(before**weighting.rho * (1 - before) ** weighting.gamma, np.float64)
