@@ -82,3 +82,28 @@ def test_two_sites_are_no_clusters_where_site_results_are_not_allowed() -> None:
         by_site(2)
     assert by_site(2, allows_site_results=True).num_clusters == 2
     assert by_site(3).num_clusters == 3
+
+
+def test_records_are_not_counted_by_other_variables() -> None:
+    federation = wr.simulate(wards())
+    both = wr.compare_means(federation, ("age", "pressure", "weight"), by="sex")
+    # The attack: a variable's values and missing ones are all records; less another's values they are who lacks that.
+    assert [c.num_missing for c in both.comparisons] == [None, None, None]
+    assert "(hidden missing)" in both.summary()
+    shown = wr.compare_means(federation, ("age", "weight"), by="sex")
+    assert [c.num_missing for c in shown.comparisons] == [0, 7]
+    free = wr.compare_means(wr.simulate(wards(), disclosure="none"), ("age", "pressure"), by="sex")
+    assert [c.num_missing for c in free.comparisons] == [0, 3]
+
+
+def test_missing_values_do_not_give_back_a_group_that_is_left_out() -> None:
+    frames = wards()
+    frames["H0"]["ward"] = ["a"] * 6 + ["b"] * 74
+    frames["H1"]["ward"] = frames["H2"]["ward"] = "b"
+    frames["H0"]["stay"] = frames["H0"].stay.where((frames["H0"].index > 2) & (frames["H0"].index < 70))
+    result = wr.compare_means(wr.simulate(frames), ("age", "stay"), by="ward")
+    stay = result.comparison("stay")
+    assert [group.num_values for group in result.comparison("age").groups] == [6, 234]
+    # Three of ward a have a stay: all records less those of b and those without one, where that number is shown.
+    assert not any(group.group == "a" for group in stay.groups)
+    assert all(comparison.num_missing is None for comparison in result.comparisons)

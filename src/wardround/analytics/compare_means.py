@@ -103,6 +103,8 @@ def compare_means(
             tests of variables with levels likewise.
         rank_bounds_hold: the rank tests of other variables state a range that the pooled records' p-value is in.
         small_groups_are_never_summed: no sum over a group of fewer than `minimum_cell` values is asked for.
+        records_are_not_counted_by_other_variables: where a number of missing values is hidden, or values of a group
+            are, none of several variables tells the number of all records, from which it would follow.
         means_are_no_counts: a group in which all but fewer than `minimum_cell` values are nearly the same is left out.
     """
     check_confidence(confidence, "compare_means")
@@ -134,12 +136,13 @@ def _attempt(setting: Setting, options: _Options) -> Steps[CompareMeansResult]:
     least = max(setting.disclosure.minimum_cell, 1 if options.equal_variances else 2)
     is_lone = yield from lone_variables(names, setting.disclosure.minimum_cell, by=by, num_groups=num_groups)
     is_open = (counted.sum.num_values >= least) & ~is_lone
+    num_missing = _shown_missing(setting, counted.sum.num_missing, is_open)
     grouped = yield from _sums(options, counted.sum, is_open)
     ranked: list[MeansTest | None] = [None] * len(names)
     if options.rank_tests:
         ranked = yield from _rank_tests(setting, options, is_open)
     comparisons = tuple(
-        _comparison(setting, options, row, grouped[row], is_open[row], ranked[row], counted.sum)
+        _comparison(setting, options, row, grouped[row], is_open[row], ranked[row], num_missing[row])
         for row in range(len(names))
     )
     return CompareMeansResult(
@@ -153,6 +156,16 @@ def _attempt(setting: Setting, options: _Options) -> Steps[CompareMeansResult]:
         confidence=options.confidence,
         sites=counted.sites,
     )
+
+
+def _shown_missing(setting: Setting, num_missing: NDArray[np.int64], is_open: NDArray[np.bool_]) -> list[int | None]:
+    """Numbers of missing values; none of several variables where one is hidden, or values of a group are.
+
+    All are of the same records, whose number one of them and the groups' would tell.
+    """
+    shown = [setting.disclosure.shown(count) for count in num_missing.tolist()]
+    is_hidden = setting.disclosure.minimum_cell > 1 and (None in shown or not is_open.all())
+    return [None] * len(shown) if len(shown) > 1 and is_hidden else shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +242,7 @@ def _comparison(
     grouped: _Grouped,
     is_open: NDArray[np.bool_],
     ranked: MeansTest | None,
-    counted: GroupCounts,
+    num_missing: int | None,
 ) -> Comparison:
     groups, name = grouped.groups, options.variables[row]
     is_testable = len(groups.names) > 1
@@ -242,7 +255,7 @@ def _comparison(
             for group, n, mean, squares in zip(groups.names, groups.count, groups.mean, groups.square_sum, strict=True)
         ),
         left_out=tuple(level for level, flag in zip(options.levels, is_open, strict=True) if not flag),
-        num_missing=setting.disclosure.shown(int(counted.num_missing[row])),
+        num_missing=num_missing,
         test=main_test(groups, options.equal_variances) if is_testable else None,
         variance_tests=_variance_tests(groups, grouped.distances) if is_testable else (),
         rank_test=ranked,
