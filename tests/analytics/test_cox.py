@@ -292,6 +292,13 @@ def test_predictions_are_those_of_lifelines() -> None:
     assert np.abs(survival - pooled.predict_survival_function(profiles, times=[1, 20, 77])).to_numpy().max() < 0.01
 
 
+def test_before_the_first_event_nobody_has_died_however_far_the_profile() -> None:
+    result = fit(OPEN, formula="age")
+    far = result.predict(pd.DataFrame({"age": [-1e9, 1e9]}), times=(0.0, 100.0))
+    assert far.survival.tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert far[far.time == 0][["low", "high"]].to_numpy().tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
 def test_between_shown_times_the_curve_stands_and_after_them_it_is_unknown() -> None:
     result = fit()
     times = result.baselines[0].times

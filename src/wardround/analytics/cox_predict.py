@@ -168,8 +168,9 @@ def cumulative_hazards(result: CoxResult, curve: Baseline, z: Values, times: Val
         ratio = np.exp(z @ _coefficients(result))[:, None]
         away = z[:, None, :] * base[None, :, None] - drift[None, :, :]
         of_coefficients = np.einsum("ijk,kl,ijl->ij", away, _covariance(result), away)
-        hazard = np.where(is_unknown, np.nan, ratio * base)
-        error = np.where(is_unknown, np.nan, ratio * np.sqrt(np.maximum(variance + of_coefficients, 0.0)))
+        hazard = np.where(base > 0, ratio * base, 0.0)  # before the first event, whatever the ratio
+        error = np.where(base > 0, ratio * np.sqrt(np.maximum(variance + of_coefficients, 0.0)), 0.0)
+    hazard, error = np.where(is_unknown, np.nan, hazard), np.where(is_unknown, np.nan, error)
     return hazard, error
 
 

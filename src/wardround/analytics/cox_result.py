@@ -376,7 +376,7 @@ def _notes(
         notes.append("Each site is a stratum: its baseline hazard stays there, so survival cannot be predicted.")
     elif not curves:
         notes.append(f"No baseline hazard is shown: fewer than {minimum_cell} records left in each stratum.")
-    else:
+    elif minimum_cell > 1:
         notes.append(
             f"Baseline hazards are shown at times between which {minimum_cell} records or more left; there they are "
             "exact."

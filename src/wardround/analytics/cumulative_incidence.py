@@ -188,7 +188,7 @@ def _result(
         confidence=options.confidence,
         minimum_cell=rules.minimum_cell,
         sites=counts.sites,
-        notes=(*prepared.notes, *_notes(curves, groups, division, prepared, rules.minimum_cell)),
+        notes=(*prepared.notes, *_notes(curves, groups, division, prepared, rules.minimum_cell, counts)),
     )
 
 
@@ -277,6 +277,7 @@ def _notes(
     division: Division,
     prepared: PreparedSurvival,
     minimum_cell: int,
+    counts: SurvivalCounts,
 ) -> Iterator[str]:
     largest = max(curve.grid_error for curve in curves)
     if largest > 0:
@@ -297,6 +298,8 @@ def _notes(
         yield f"Nobody had: {', '.join(nobody)}."
     if division.weights is not None:
         yield f"Estimates weigh each row by {division.weights}, as if it stood for so many; counts are of rows."
+    if counts.square_left is not None:
+        yield "Standard errors take weights as numbers of records, though they are not whole numbers."
     if division.num_groups > 1 and (prepared.outcome.entry is not None or division.weights is not None):
         yield "Gray's test is not known for late entries or weights, so that the groups are not tested."
 
