@@ -531,6 +531,22 @@ def test_a_likelihood_that_is_flat_to_the_last_digit_is_monotone() -> None:
             fit(simulate(split(frame, num_sites, 1), disclosure="none"), formula="x + z", strata=("ward",))
 
 
+def test_a_step_to_a_risk_set_without_any_hazard_is_taken_back() -> None:
+    frame = pd.DataFrame(
+        {
+            "time": [8, 8, 13, 5, 16, 16, 2, 18],
+            "start": [0, 1, 7, 3, 8, 5, 1, 10],
+            "dead": [0, 0, 0, 1, 0, 0, 0, 0],
+            "case": [3, 2, 2, 3, 3, 3, 1, 2],
+            "x": [-0.282, -1.929, -2.103, -0.185, 0.875, 0.404, 1.959, 1.479],
+            "z": [-0.832, 0.686, -0.572, -0.92, 0.199, 0.719, 0.173, 1.449],
+        }
+    )
+    federation = simulate(split(frame, 2, 1), disclosure="none")
+    with pytest.raises(SeparationError, match="x"):
+        fit(federation, formula="x + z", entry="start", weights="case")
+
+
 def test_few_clusters_have_no_joint_test() -> None:
     frame = changed(third=np.arange(len(POOLED)) % 3)
     federation = simulate(split(frame, 1, 1), disclosure="none")

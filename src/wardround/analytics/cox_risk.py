@@ -261,18 +261,19 @@ class Hazard:
         inverse, inverse_f, log_denominator, *factors = sums
         s, e = at_risk[:, 1:], deaths[:, 1:]
         f0, f1, f2 = (factor[:, None] for factor in factors)
-        return cls(
-            increment=inverse,
-            death_part=inverse_f,
-            variance=factors[0],
-            drift=s * f0 - e * f1,
-            death_drift=s * f1 - e * f2,
-            mean=(s * inverse[:, None] - e * inverse_f[:, None]) / death_weight[:, None],
-            log_denominator=log_denominator,
-            factors=np.stack(factors),
-            at_risk_x=s,
-            deaths_x=e,
-        )
+        with np.errstate(invalid="ignore"):  # an impossible denominator shows in the likelihood
+            return cls(
+                increment=inverse,
+                death_part=inverse_f,
+                variance=factors[0],
+                drift=s * f0 - e * f1,
+                death_drift=s * f1 - e * f2,
+                mean=(s * inverse[:, None] - e * inverse_f[:, None]) / death_weight[:, None],
+                log_denominator=log_denominator,
+                factors=np.stack(factors),
+                at_risk_x=s,
+                deaths_x=e,
+            )
 
     def outer(self, weight: Values) -> Values:
         """Weighted sum over points and ties of the outer product of the risk sets' means."""
