@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import wardround as wr
-from wardround.errors import DisclosureError
+from wardround.errors import DataError, DisclosureError, ModelError, RankDeficiencyError
 
 
 def wards(num_sites: int = 3) -> dict[str, pd.DataFrame]:
@@ -107,3 +107,24 @@ def test_missing_values_do_not_give_back_a_group_that_is_left_out() -> None:
     # Three of ward a have a stay: all records less those of b and those without one, where that number is shown.
     assert not any(group.group == "a" for group in stay.groups)
     assert all(comparison.num_missing is None for comparison in result.comparisons)
+
+
+@pytest.mark.parametrize(("num_bad", "told"), [(3, "1 to 4 of 240 records"), (7, "7 of 240"), (238, "nearly all")])
+def test_messages_show_no_small_count_of_times(num_bad: int, told: str) -> None:
+    frames = wards()
+    pooled = pd.concat(frames.values(), ignore_index=True)
+    pooled.loc[: num_bad - 1, "time"] = -1.0
+    halves = {"A": pooled[:120], "B": pooled[120:]}
+    with pytest.raises(DataError, match=told):
+        wr.kaplan_meier(wr.simulate(halves), time="time", event="died")
+    with pytest.raises(DataError, match="some records"):
+        wr.kaplan_meier(wr.simulate({"A": pooled[:1], "B": pooled[2:4]}), time="time", event="died")
+
+
+def test_messages_of_models_do_not_count_records() -> None:
+    frames = {name: frame[:4].drop(columns=["sex", "cause"]) for name, frame in wards(2).items()}
+    many = "age + I(age ** 2) + time + I(time ** 2) + weight + I(weight ** 2)"
+    for formula in (f"stay ~ {many} + I(age * time)", f"stay ~ {many} + I(2 * age)"):
+        with pytest.raises((ModelError, RankDeficiencyError)) as caught:
+            wr.glm(wr.simulate(frames, disclosure="none"), formula)
+        assert "8" not in str(caught.value)

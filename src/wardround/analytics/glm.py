@@ -252,13 +252,12 @@ def _full_rank(prepared: Prepared, sums: Terms, options: _Options) -> tuple[Prep
     if dropped and options.aliased == "refuse":
         raise RankDeficiencyError(
             f"{', '.join(dropped[:10])}: constant, or nearly a combination of the columns before it, in the "
-            f"{prepared.num_complete} complete records; leave it out, take powers of center(x), or set "
-            "aliased = 'drop'"
+            "complete records; leave it out, take powers of center(x), or set aliased = 'drop'"
         )
     has_scale = FAMILIES[options.model.family].has_scale
     num_records = min(prepared.num_complete, sums.num_rows) if has_scale else prepared.num_complete
     if num_records <= len(kept):
-        raise ModelError(f"{len(kept)} coefficients cannot be estimated from {num_records:g} complete records")
+        raise ModelError(f"{len(kept)} coefficients cannot be estimated from so few complete records")
     if dropped:
         index = np.array(kept)
         prepared = prepared.with_columns(kept)

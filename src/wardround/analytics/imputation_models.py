@@ -103,7 +103,7 @@ def linear_posterior(
         df[copy] = num_observed + np.count_nonzero(prior) - len(kept)
         if df[copy] < 1:
             raise ModelError(
-                f"{target!r} has a value in {num_observed} records, too few for a model with {len(kept)} coefficients; "
+                f"{target!r} has a value in few records, too few for a model with {len(kept)} coefficients; "
                 "leave auxiliary variables out"
             )
         beta = solve_symmetric(precision[part], product[kept])

@@ -19,7 +19,7 @@ from wardround.analytics.survival_event import MAX_CAUSES, cause_codes, event_va
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.data.table import Table
 from wardround.errors import ConfigError, DataError
-from wardround.privacy.disclosure import shown_count
+from wardround.privacy.disclosure import is_small, shown_count
 from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
 
 Counts = NDArray[np.int64]
@@ -350,12 +350,21 @@ def _refuse(
         raise DataError(f"no record can be used, with {what}; check what {', '.join(map(repr, required))} hold")
     for count, problem in _problems(found, outcome):
         if count:
-            raise DataError(f"{problem} ({shown_count(count, minimum_cell)} of {found.num_complete} records)")
+            raise DataError(f"{problem} ({_part(count, found.num_complete, minimum_cell)} records)")
     if needs_events and not found.num_events.any():
         raise DataError(
             f"nobody had the event: {outcome.event!r} is {' or '.join(map(repr, outcome.events))} in none of the "
-            f"{found.num_complete} complete records; is that the value that counts?"
+            f"{shown_count(found.num_complete, minimum_cell)} complete records; is that the value that counts?"
         )
+
+
+def _part(count: int, of: int, minimum_cell: int) -> str:
+    """How many of the records, where neither they, nor all, nor the others are few."""
+    if is_small(of, minimum_cell):
+        return "some"
+    if is_small(of - count, minimum_cell):
+        return "nearly all"
+    return f"{shown_count(count, minimum_cell)} of {of}"
 
 
 def _problems(found: TimeCheck, outcome: SurvivalOutcome) -> Iterator[tuple[int, str]]:
