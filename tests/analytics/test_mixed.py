@@ -226,6 +226,36 @@ def test_profile_ends_where_the_deviance_has_grown(formula: str, family: Any) ->
         assert _deviance_at(formula, family, end) - result.deviance == pytest.approx(growth, abs=1e-5)
 
 
+def test_wald_interval_is_of_the_profiled_curvature() -> None:
+    formula, h = "died ~ age10 + male", 0.05
+    result = fit(formula, family="binomial", variance_intervals="wald")
+    between = result.components[0]
+    assert result.interval_method == "wald"
+    assert between.low is not None
+    assert between.high is not None
+    heights = [_deviance_at(formula, "binomial", between.standard_deviation * np.exp(k * h)) for k in (-2, -1, 1, 2)]
+    bend = (16 * (heights[1] + heights[2]) - heights[0] - heights[3] - 30 * result.deviance) / (12 * h**2)
+    reach = special.ndtri(0.975) * np.sqrt(2 / bend)
+    expected = between.standard_deviation * np.exp([-reach, reach])
+    np.testing.assert_allclose([between.low, between.high], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 1.0, 1e3])
+def test_balanced_sites_have_the_estimates_of_the_analysis_of_variance(ratio: float) -> None:
+    rng = np.random.default_rng(4)
+    num_sites, n = 6, 30
+    effects, noise = rng.normal(size=num_sites), rng.normal(size=(num_sites, n))
+    y = 7.0 + 3 * ratio * effects[:, None] + noise
+    sites = {f"h{i}": pd.DataFrame({"y": y[i]}) for i in range(num_sites)}
+    result = simulate(sites).run(mixed(formula="y ~ 1"))
+    within = ((y - y.mean(axis=1, keepdims=True)) ** 2).sum() / (num_sites * (n - 1))
+    between = (n * y.mean(axis=1).var(ddof=1) - within) / n
+    assert result.components[1].variance == pytest.approx(within, rel=1e-8)
+    assert result.components[0].variance == pytest.approx(between, rel=1e-7)
+    assert result.terms[0].estimate == pytest.approx(y.mean(), rel=1e-10)
+    assert result.terms[0].standard_error == pytest.approx(np.sqrt(y.mean(axis=1).var(ddof=1) / num_sites), rel=1e-7)
+
+
 def _deviance_at(formula: str, family: str, deviation: float) -> float:
     """The least deviance at a standard deviation between sites, by an independent search over plain likelihoods."""
     from scipy.optimize import minimize
@@ -270,7 +300,7 @@ def test_tests_and_summaries_of_the_variance() -> None:
     plain = smf.ols("score ~ age + male", POOLED).fit()
     statistic = 2 * (result.log_likelihood - plain.llf)
     assert result.test.statistic == pytest.approx(statistic, rel=1e-9)
-    assert result.test.p_value == pytest.approx(0.5 * special.chdtrc(1, statistic), rel=1e-6)
+    assert result.test.p_value == pytest.approx(0.5 * special.chdtrc(1, statistic), rel=1e-6, abs=0)
     between, within = result.components
     assert result.icc == pytest.approx(between.variance / (between.variance + within.variance))
     assert result.aic == pytest.approx(result.deviance + 2 * 5)

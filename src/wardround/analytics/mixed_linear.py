@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.analytics.design import Design, Frame, evaluate_blocks, num_complete_rows
+from wardround.analytics.design import Block, Design, Frame, evaluate_blocks, num_complete_rows
 from wardround.analytics.glm_sums import check_columns
 from wardround.analytics.linear import pack_symmetric, solve_symmetric, unpack_symmetric
 from wardround.analytics.mixed_newton import Point
@@ -107,25 +107,43 @@ def linear_terms(
     """
     check_columns(design, start=np.atleast_1d(start))
     check_random(design, random, theta)
-    gram, num_rows = np.zeros((design.num_columns + 1,) * 2), 0
+    inner, fitted, rest, num_rows = _site_fit(data, design, frame, list(random), start)
+    return _derivatives(inner, fitted, rest, theta, num_rows)
+
+
+def _site_fit(
+    data: Table, design: Design, frame: Frame, random: list[int], start: Values
+) -> tuple[Values, Values, Values, int]:
+    """`Z'Z`, the coefficients of `W` regressed on `Z` within the site, the Gram matrix of what is left, and the rows.
+
+    What is left and what is fitted enter `W' V^-1 W` as a sum, so that nothing cancels however far sites are apart.
+    """
+    width = design.num_columns + 1
+    inner, across, rest = np.zeros((len(random),) * 2), np.zeros((len(random), width)), np.zeros((width, width))
+    num_rows = 0
     for block in evaluate_blocks(data, design, frame):
-        rest = block.y - block.offset - block.x @ start
-        whole = np.column_stack([block.x, rest])
-        gram += whole.T @ whole
-        num_rows += len(rest)
-    return _derivatives(gram, list(random), theta, num_rows)
+        z = block.x[:, random]
+        inner += z.T @ z
+        across += z.T @ _whole(block, start)
+        num_rows += len(z)
+    fitted = np.asarray(np.linalg.lstsq(inner, across, rcond=1e-12)[0], np.float64)
+    for block in evaluate_blocks(data, design, frame):
+        left = _whole(block, start) - block.x[:, random] @ fitted
+        rest += left.T @ left
+    return inner, fitted, rest, num_rows
 
 
-def _derivatives(gram: Values, random: list[int], theta: Values, num_rows: int) -> LinearTerms:
-    q = len(random)
+def _whole(block: Block, start: Values) -> Values:
+    """Columns and outcome, the fit of the starting coefficients taken off. Shape (num_rows, num_columns + 1)."""
+    return np.column_stack([block.x, block.y - block.offset - block.x @ start])
+
+
+def _derivatives(inner: Values, fitted: Values, rest: Values, theta: Values, num_rows: int) -> LinearTerms:
+    q = len(inner)
     places, factor = theta_places(q), factor_of(theta, q)
-    inner = gram[np.ix_(random, random)]
-    shrink = np.linalg.inv(np.eye(q) + factor @ factor.T @ inner)  # Z' V^-1 = shrink' Z'
-    across = gram[:, random] @ shrink  # W' V^-1 Z
-    core = inner @ shrink  # Z' V^-1 Z
-    products = gram - across @ (factor @ factor.T) @ gram[random]
-    # The rows of Z's own columns without the difference of large numbers.
-    products[random], products[:, random] = across.T, across
+    core = inner @ np.linalg.inv(np.eye(q) + factor @ factor.T @ inner)  # Z' V^-1 Z
+    across = fitted.T @ core  # W' V^-1 Z
+    products = rest + across @ fitted
     moves = [_unit(q, i, j) @ factor.T + factor @ _unit(q, i, j).T for i, j in places]
     pairs = [(k, m) for k in range(len(places)) for m in range(k, len(places))]
     seconds = [_unit(q, *places[k]) @ _unit(q, *places[m]).T for k, m in pairs]
