@@ -56,16 +56,26 @@ class Curve:
     rule: str
 
 
+def _moved(eta: Numbers, value: Values, slope: Values) -> Numbers:
+    """A function of `eta`: its value, and where a derivative is taken its slope along the tiny imaginary part.
+
+    Exact to rounding, as the square of that part is nothing; several times faster than complex exponentials.
+    """
+    return value + 1j * (eta.imag * slope) if np.iscomplexobj(eta) else value
+
+
 def _expit(eta: Numbers) -> Numbers:
-    small = np.exp(np.where(eta.real > 0, -eta, eta))  # never overflows
-    mean: Numbers = np.where(eta.real > 0, 1 / (1 + small), small / (1 + small))
-    return mean
+    mean = special.expit(eta.real)
+    return _moved(eta, mean, mean * (1 - mean))
 
 
 def _softplus(eta: Numbers) -> Numbers:
-    positive = eta.real > 0
-    total: Numbers = np.where(positive, eta, 0) + np.log(1 + np.exp(np.where(positive, -eta, eta)))
-    return total
+    return _moved(eta, np.logaddexp(0, eta.real), special.expit(eta.real))
+
+
+def _exp(eta: Numbers) -> Numbers:
+    mean = np.exp(eta.real)
+    return _moved(eta, mean, mean)
 
 
 def _logistic_slopes(mean: Numbers) -> tuple[Numbers, Numbers]:
@@ -82,9 +92,9 @@ CURVES: Mapping[str, Curve] = MappingProxyType(
             rule="0 or 1",
         ),
         "poisson": Curve(
-            mean=np.exp,
+            mean=_exp,
             slopes=lambda mean: (mean, mean),
-            log_likelihood=lambda eta, y: y * eta - np.exp(eta) - special.gammaln(y + 1),
+            log_likelihood=lambda eta, y: y * eta - _exp(eta) - special.gammaln(y + 1),
             allows=lambda y: bool((y >= 0).all()),
             rule="a count, 0 or more",
         ),
