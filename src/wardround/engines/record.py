@@ -37,7 +37,7 @@ class Round:
 
     @property
     def bytes_down(self) -> int:
-        """Size of the ask as sent to one site (unit: bytes)."""
+        """Size of the ask as sent to one site, in bytes."""
         return len(pack_ask(self.ask))
 
 
