@@ -15,7 +15,8 @@ from statsmodels.stats.multitest import multipletests
 from tests.analytics.pooled import relative, split
 from tests.analytics.test_imputed import heart
 from wardround.analytics.heterogeneity import heterogeneity
-from wardround.analytics.heterogeneity_result import HeterogeneityResult, Shift, corrected, intraclass
+from wardround.analytics.heterogeneity_result import HeterogeneityResult, Shift
+from wardround.analytics.heterogeneity_statistics import corrected, intraclass
 from wardround.analytics.heterogeneity_sums import Item, count_item
 from wardround.analytics.result import FigureExhibit, Result
 from wardround.engines.simulated_hospitals import simulate
