@@ -16,6 +16,7 @@ from wardround.analytics.journal_text import (
     plain_term,
     ratio_interval,
     ratio_text,
+    time_label,
 )
 
 
@@ -104,3 +105,9 @@ def test_small_things():
 
 def test_p_values_in_a_sentence() -> None:
     assert [p_relation(value) for value in (0.0123, 0.0002, 0.99999)] == ["= 0.012", "<0.001", ">0.999"]
+
+
+def test_a_time_that_is_called_by_its_unit_has_it_once():
+    assert time_label("days", "days") == time_label("Days", "days").lower() == "days"
+    assert time_label("follow_up", "months") == "follow up (months)"
+    assert time_label("follow_up", None) == "follow up"

@@ -115,7 +115,7 @@ def test_exact_fit_stands_beside(site_intercepts: bool) -> None:
         assert c.exact.estimate == expected.estimate[c.term]
         assert c.exact.low == expected.low[c.term]
     kind = "an intercept for each site" if site_intercepts else "one intercept for all sites"
-    assert f"the federated fit has {kind}" in result.notes
+    assert f"The federated fit has {kind}." in result.notes
 
 
 def test_spline_columns_are_the_same_at_all_sites() -> None:
@@ -154,7 +154,7 @@ def test_unfitted_sites_are_named() -> None:
     assert [fit.site for fit in result.sites if fit.is_fitted] == ["hospital 1", "hospital 8", "hospital 9"]
     assert result.coefficient("age").combination.labels == ("hospital 1", "hospital 8", "hospital 9")
     for fit in result.sites:
-        named = [note for note in result.notes if note.startswith("left out") and fit.site in note]
+        named = [note for note in result.notes if note.startswith("Left out") and fit.site in note]
         assert len(named) == (not fit.is_fitted)
         assert all(fit.status in note for note in named)
     assert any("hardly known" in note for note in result.notes)
@@ -409,7 +409,7 @@ def test_equals_the_sites_own_cox_fit(kind: str) -> None:
         assert c.exact is not None
         assert c.exact.estimate == pytest.approx(exact.params_[c.term], rel=1e-8)
         assert c.exact.standard_error == pytest.approx(exact.standard_errors_[c.term], rel=1e-8)
-    assert "the federated fit has a baseline hazard for each site" in result.notes
+    assert "The federated fit has a baseline hazard for each site." in result.notes
 
 
 def test_unfitted_sites_of_a_cox_model_are_named() -> None:

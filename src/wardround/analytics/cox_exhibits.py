@@ -18,6 +18,7 @@ from wardround.analytics.journal_text import (
     percent_text,
     plain_term,
     ratio_interval,
+    time_label,
 )
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
 
@@ -53,7 +54,7 @@ _REFERENCES = {
 def cox_summary(result: CoxResult) -> str:
     """The fit as text."""
     left = [
-        ("Time", f"{result.time}{f' ({result.unit})' if result.unit else ''}"),
+        ("Time", time_label(result.time, result.unit)),
         ("Event", result.event),
         ("Ties", result.ties),
         ("Strata", ", ".join(result.strata) or "none"),
@@ -338,7 +339,7 @@ def draw_baselines(result: CoxResult) -> Figure:
             text.set_parse_math(False)
     axes.set_ylim(0, 1.02)
     axes.set_xlim(0, None)
-    axes.set_xlabel(f"{result.time.replace('_', ' ')}{f' ({result.unit})' if result.unit else ''}", parse_math=False)
+    axes.set_xlabel(time_label(result.time, result.unit), parse_math=False)
     axes.set_ylabel("Survival with average characteristics")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from wardround.analytics.cumulative_incidence_result import CumulativeIncidenceResult, IncidenceAt, IncidenceCurve
-from wardround.analytics.journal_text import ABSENT, count_text, listed, p_text, percent_text
+from wardround.analytics.journal_text import ABSENT, count_text, listed, p_text, percent_text, time_label
 from wardround.analytics.kaplan_meier_text import (
     GUYOT,
     KALBFLEISCH,
@@ -44,7 +44,7 @@ def _name(curve: IncidenceCurve, result: CumulativeIncidenceResult) -> str:
 
 
 def _time(result: CumulativeIncidenceResult) -> str:
-    return f"{plain(result.time)} ({result.unit})" if result.unit else plain(result.time)
+    return time_label(result.time, result.unit)
 
 
 def summary_text(result: CumulativeIncidenceResult) -> str:

@@ -113,10 +113,20 @@ def _plain_factor(factor: str) -> str:
     return name if level == "True" else f"{name}: {level}"
 
 
+def sentence(text: str) -> str:
+    """A remark as a sentence: capital letter, full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def time_label(time: str, unit: str | None) -> str:
+    """A time with its unit, as an axis is labelled; a time that is called by its unit has it once."""
+    name = time.replace("_", " ")
+    return name if not unit or unit.casefold() == name.casefold() else f"{name} ({unit})"
+
+
 def as_sentences(notes: Iterable[str]) -> str:
     """Notes one after the other, each as a sentence."""
-    ended = (note if note.endswith((".", "!", "?")) else f"{note}." for note in notes if note)
-    return " ".join(note[:1].upper() + note[1:] for note in ended)
+    return " ".join(sentence(note) for note in notes if note)
 
 
 def listed(items: list[str] | tuple[str, ...]) -> str:

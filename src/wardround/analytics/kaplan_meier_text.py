@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from wardround.analytics.journal_text import ABSENT, count_text, interval_text, listed, p_text, percent_text
+from wardround.analytics.journal_text import ABSENT, count_text, interval_text, listed, p_text, percent_text, time_label
 from wardround.analytics.kaplan_meier_result import AtTime, KaplanMeierResult, SurvivalCurve, SurvivalQuantile
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
 from wardround.analytics.survival_plot import MAX_BANDS
@@ -63,7 +63,7 @@ _TEST_PAPERS = {
 
 def time_text(result: KaplanMeierResult) -> str:
     """The time with its unit, as an axis is labelled."""
-    return f"{plain(result.time)} ({result.unit})" if result.unit else plain(result.time)
+    return time_label(result.time, result.unit)
 
 
 def plain(name: str) -> str:

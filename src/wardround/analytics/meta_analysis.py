@@ -17,7 +17,7 @@ from wardround.analytics.cox_result import HazardRatio
 from wardround.analytics.cox_risk import Ties
 from wardround.analytics.families import FamilyName, LinkName
 from wardround.analytics.glm_result import Coefficient
-from wardround.analytics.journal_text import listed
+from wardround.analytics.journal_text import listed, sentence
 from wardround.analytics.linear import unpack_symmetric
 from wardround.analytics.meta_analysis_combine import CombinedEstimate, TauMethod, combine, combine_vectors
 from wardround.analytics.meta_analysis_models import Collected, CoxSites, GLMSites, SiteModel
@@ -294,7 +294,7 @@ def _notes(
             f"with {num_fitted} sites the variance between sites is hardly known; see its interval, and the "
             "random-effects interval with knapp_hartung = true"
         )
-    return (*notes, *remarks)
+    return tuple(sentence(note) for note in (*notes, *remarks))
 
 
 # A module's vocabulary is what it names: the workflow with the site functions that it asks for.
