@@ -80,6 +80,11 @@ def check_exact_figures(performance, p, y):
     assert relative(performance.brier.standard_error, ((p - y) ** 2).std() / np.sqrt(n)) < 1e-9
     assert relative(performance.log_loss.value, loss) < 1e-12
     assert relative(performance.observed_over_expected.value, y.sum() / p.sum()) < 1e-12
+    # Binomial events over a fixed expectation, on the log scale.
+    ratio, error = y.sum() / p.sum(), np.sqrt((1 - y.mean()) / y.sum())
+    assert relative(performance.observed_over_expected.standard_error, ratio * error) < 1e-9
+    assert relative(performance.observed_over_expected.high, ratio * np.exp(1.959963984540054 * error)) < 1e-9
+    assert relative(performance.observed_over_expected.low, ratio * np.exp(-1.959963984540054 * error)) < 1e-9
     assert relative(performance.mean_predicted, p.mean()) < 1e-12
     assert relative(performance.scaled_brier, 1 - brier / (y.mean() * (1 - y.mean()))) < 1e-10
     lp = special.logit(p)
