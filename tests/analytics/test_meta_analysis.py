@@ -457,3 +457,20 @@ def test_cox_model_keeps_to_the_workflow_contract() -> None:
     result = check_workflow(model, federation.data, federation.setting, max_crashes=1)
     assert "a Cox model" in result.methods()
     result.plot().canvas.draw()
+
+
+def test_a_site_below_the_floor_is_left_out_and_the_others_go_on() -> None:
+    rng = np.random.default_rng(1)
+
+    def hospital(num_records: int) -> pd.DataFrame:
+        age = rng.normal(60, 9, num_records).round()
+        return pd.DataFrame({"age": age, "y": age / 10 + rng.normal(0, 1, num_records)})
+
+    sites = {"A": hospital(80), "B": hospital(90), "C": hospital(70), "few": hospital(3)}
+    rules = DisclosureRules(allows_site_results=True)
+    result = run("y ~ age", sites, rules=rules)
+    assert [fit.site for fit in result.sites if fit.is_fitted] == ["A", "B", "C"]
+    # With an intercept of each site, one would be of three records; the exact fit has a common one instead.
+    assert any(note.startswith("The federated fit with an intercept for each site failed") for note in result.notes)
+    assert "The federated fit has one intercept for all sites." in result.notes
+    assert result.coefficient("age").exact is not None

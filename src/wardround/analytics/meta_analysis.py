@@ -26,7 +26,7 @@ from wardround.analytics.preparation import Prepared
 from wardround.analytics.site_estimates import FITTED, STATUSES, SiteEstimates, cox_estimates, glm_estimates
 from wardround.analytics.steady_sites import with_steady_sites
 from wardround.data.contract import Setting
-from wardround.errors import ConfigError, ModelError
+from wardround.errors import ConfigError, DisclosureError, ModelError
 from wardround.sums import Steps, Total, workflow
 
 Values = NDArray[np.float64]
@@ -215,7 +215,7 @@ def _exact(
         what = kind.site_parts if has_own else kind.common_part
         try:
             terms = yield from kind.exact(setting, has_own)
-        except ModelError as error:
+        except (ModelError, DisclosureError) as error:  # a site with fewer records than the floor has no column
             failures.append(f"the federated fit with {what} failed: {error}")
             continue
         # With an intercept for each site, the one that has no site's name is the first site's.
