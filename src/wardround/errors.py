@@ -12,6 +12,7 @@
     │   ├── LocalProtocolError   we misused the waist
     │   │   └── ContributionError    a contribution breaks its own declaration (names the field)
     │   └── RemoteProtocolError  a peer sent what it may not send
+    │       └── MessageRefusedError  a message of a secure sum breaks a rule; names the rule and the peer
     ├── SiteError                a site function failed at a site; names both, shows no patient's value
     ├── QuorumError              too few sites answered an ask
     ├── PrivacyError             a privacy rule refuses; never retried
@@ -76,6 +77,20 @@ class ContributionError(LocalProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """A peer sent what it may not send."""
+
+
+class MessageRefusedError(RemoteProtocolError):
+    """A message of a secure sum breaks a rule of the protocol; nothing was changed by it.
+
+    Attributes:
+        rule: the rule's name, as `docs/protocol.md` lists them.
+        peer: whose message it was: a site's name, or "coordinator".
+    """
+
+    def __init__(self, rule: str, peer: str, reason: str) -> None:
+        super().__init__(f"message of {peer!r} refused, rule {rule}: {reason}")
+        self.rule = rule
+        self.peer = peer
 
 
 class SiteError(WardroundError):

@@ -26,6 +26,7 @@ NEAR = 0.15
 _MOST_NAMED = 10
 _LEAST_SITES = 3
 Values = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 def refuse_few(num_complete: int, minimum_cell: int) -> None:
@@ -108,7 +109,9 @@ def refuse_lone_records(
     suspects = np.flatnonzero(_is_small(np.minimum(sums.num_above, sums.num_below), minimum_cell))
     if not len(suspects):
         return
-    places, reaches = _places(sums, middles)
+    places, reaches = places_of_others(
+        sums.num_above, sums.num_below, sums.above, sums.below, sums.num_weighted, middles, near=NEAR
+    )
     columns = [int(j) for j in suspects if j < design.num_columns]
     part = replace(
         design,
@@ -136,15 +139,34 @@ def _is_small(counts: NDArray[np.int64], minimum_cell: int) -> NDArray[np.bool_]
     return (counts > 0) & (counts < minimum_cell)
 
 
-def _places(sums: ColumnSums, middles: Values) -> tuple[Values, Values]:
-    """Mean of the records that are not on the side of the few, and the distance up to which one is near it."""
-    are_above = sums.num_above <= sums.num_below
-    num_few = np.maximum(np.where(are_above, sums.num_above, sums.num_below), 1)
-    num_others = np.maximum(sums.num_weighted - num_few, 1)
+def places_of_others(
+    num_above: Counts,
+    num_below: Counts,
+    above: Values,
+    below: Values,
+    num_values: Counts | int,
+    middles: Values,
+    *,
+    near: float,
+) -> tuple[Values, Values]:
+    """Mean of the records that are not on the side of the few, and the distance up to which one is near it.
+
+    Args:
+        num_above: records above the middle, shape (num_columns,).
+        num_below: records below it, likewise.
+        above: sum of their distances from it, likewise.
+        below: of those below, likewise.
+        num_values: records that have a value, likewise, or one number for all.
+        middles: of the columns, likewise.
+        near: part of the distance between the few and the others up to which one is near the others.
+    """
+    are_above = num_above <= num_below
+    num_few = np.maximum(np.where(are_above, num_above, num_below), 1)
+    num_others = np.maximum(num_values - num_few, 1)
     sign = np.where(are_above, 1.0, -1.0)
-    few = middles + sign * np.where(are_above, sums.above, sums.below) / num_few
-    others = middles - sign * np.where(are_above, sums.below, sums.above) / num_others
-    return others, NEAR * np.abs(few - others)
+    few = middles + sign * np.where(are_above, above, below) / num_few
+    others = middles - sign * np.where(are_above, below, above) / num_others
+    return others, near * np.abs(few - others)
 
 
 def _listed(names: list[str]) -> str:

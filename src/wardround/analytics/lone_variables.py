@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.analytics.grouping import level_codes
+from wardround.analytics.lone_records import places_of_others
 from wardround.data.table import Table
 from wardround.errors import DataError, DisclosureError
 from wardround.sums import Array, Contribution, Steps, ask, exact, people, site_function
@@ -146,22 +147,13 @@ def lone_variables(
     is_suspect = (num_few > 0) & (num_few < minimum_cell) & (found.num_values >= minimum_cell)
     if not is_suspect.any():
         return is_suspect
-    places, reaches = _places(found, middles)
+    places, reaches = places_of_others(
+        found.num_above, found.num_below, found.above, found.below, found.num_values, middles, near=NEAR
+    )
     num_far = (yield from ask(far, *where, places, reaches)).sum.num_far
     # Of a handful of records with values of all sizes, no few stand apart from the others.
     are_apart = (num_far <= num_few) | (found.num_values - num_far >= 2 * num_far)
     return is_suspect & are_apart & (num_far > 0) & (num_far < minimum_cell)
-
-
-def _places(found: Sides, middles: Floats) -> tuple[Floats, Floats]:
-    """Mean of the records that are not on the side of the few, and the distance up to which one is near it."""
-    are_above = found.num_above <= found.num_below
-    num_few = np.maximum(np.where(are_above, found.num_above, found.num_below), 1)
-    num_others = np.maximum(found.num_values - num_few, 1)
-    sign = np.where(are_above, 1.0, -1.0)
-    few = middles + sign * np.where(are_above, found.above, found.below) / num_few
-    others = middles - sign * np.where(are_above, found.below, found.above) / num_others
-    return others, NEAR * np.abs(few - others)
 
 
 def refuse_lone_variables(

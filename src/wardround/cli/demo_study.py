@@ -15,7 +15,7 @@ import pandas as pd
 
 from wardround.data.contract import Contract
 from wardround.engines.simulated_hospitals import simulate
-from wardround.errors import ConfigError, ModelError, SeparationError, WardroundError
+from wardround.errors import ConfigError, SeparationError, WardroundError
 from wardround.report.outcome import AnalysisOutcome, RunFacts
 from wardround.studies.study import Study
 
@@ -149,8 +149,6 @@ def _own_estimates(
         own = alone.run(outcome.analysis.workflow)
     except SeparationError:
         return "separation"
-    except ModelError as error:
-        return str(error)
     except WardroundError as error:  # too few patients, or none with the event
         return str(error)
     estimates: pd.Series[float] = own.to_frame().rename(index=plain_term)["estimate"]
