@@ -23,8 +23,8 @@ ALLOWED = {
     "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "inspect", "itertools", "json",
     "keyword", "math", "numbers", "operator", "re", "string", "struct", "textwrap", "tomllib", "types", "typing",
     "unicodedata", "warnings", "zlib",
-    "cryptography", "dp_accounting", "formulaic", "matplotlib", "numpy", "pandas", "pydantic", "safetensors", "scipy", "tomli_w",
-    "typing_extensions", "wardround",
+    "cryptography", "dp_accounting", "formulaic", "matplotlib", "numpy", "pandas", "pydantic", "safetensors", "scipy",
+    "tomli_w", "typing_extensions", "wardround",
     # Compiled kernels, where it is installed.
     "numba",
     # Models in ONNX are parsed and run from bytes; graphs that name files or native operators are refused before.

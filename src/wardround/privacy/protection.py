@@ -13,7 +13,7 @@ class SumProtection:
     """What the sites agree on about their sums, apart from the number of sites.
 
     Attributes:
-        secure_sums: whether the coordinator sees totals alone (`docs/protocol.md`); otherwise it sees each contribution.
+        secure_sums: whether the coordinator sees totals alone (`docs/protocol.md`), or each contribution.
         threshold: shares that give a seed back; None: the default for the number of sites.
         colluding_sites: sites that may collude with the coordinator without learning more than all others' sum.
         is_strict: whether sites agree on who is in a sum before they release anything; None: from four sites up.

@@ -1,1 +1,1 @@
-"""Secure sums: the double-masking protocol of `docs/protocol.md` as machines without IO, clock or randomness of their own."""
+"""Secure sums: the double-masking protocol of `docs/protocol.md`, as machines that do no IO and keep no clock."""
