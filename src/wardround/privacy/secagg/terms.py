@@ -1,0 +1,258 @@
+"""The terms of a secure sum: how many sites, how many must answer, how many may collude.
+
+Terms that cannot keep what they promise are refused when they are written, not in a round of the study.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wardround.errors import ConfigError
+from wardround.privacy.protection import SumProtection, bucket_sizes
+
+LEAST_SITES = 3
+"""Fewest sites of a secure sum: of two, each knows the other's share by subtracting its own."""
+MOST_SITES = 1024
+"""Most sites of a secure sum."""
+_FEW_SITES = (
+    "a sum over fewer than 3 sites cannot be secure: each would know the other's share; add sites, or write "
+    "secure_sums = false"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What all sites sign (protocol, section 2).
+
+    Attributes:
+        num_sites: n, of the manifest.
+        threshold: t, shares that give a seed back.
+        minimum_survivors: u_min, fewest sites of a total.
+        colluding_sites: c, sites that may collude with the coordinator.
+        is_strict: whether sites agree on who is in a sum before they release anything.
+
+    Raises:
+        ValueError: terms that break a rule; says which, and what to do.
+
+    Guarantees:
+        accepted_terms_keep_the_rules: n in [3, 1024]; c in [0, n - 2]; t in [2, n], over c and, where strict, over
+            (n + c) / 2; u_min in [max(3, t, c + 2), n].
+        defaults_are_accepted: for every n, and every c that some terms allow.
+    """
+
+    num_sites: int
+    threshold: int
+    minimum_survivors: int
+    colluding_sites: int = 0
+    is_strict: bool = True
+
+    def __post_init__(self) -> None:
+        _check_sites(self.num_sites, self.colluding_sites)
+        self._check_threshold()
+        fewest = self.fewest_survivors
+        if not fewest <= self.minimum_survivors <= self.num_sites:
+            raise ValueError(
+                f"minimum_survivors must be in [{fewest}, {self.num_sites}] for {self._described()}, "
+                f"got minimum_survivors={self.minimum_survivors}" + self._remedy_for_few()
+            )
+
+    @classmethod
+    def of(
+        cls,
+        num_sites: int,
+        *,
+        threshold: int | None = None,
+        minimum_survivors: int | None = None,
+        colluding_sites: int = 0,
+        is_strict: bool | None = None,
+    ) -> Terms:
+        """Terms with the protocol's defaults for what is None: `minimum_survivors` is then the least that may be.
+
+        Raises:
+            ValueError: as the class.
+        """
+        _check_sites(num_sites, colluding_sites)
+        if threshold is None:
+            threshold = default_threshold(num_sites, colluding_sites)
+        if minimum_survivors is None:
+            minimum_survivors = _fewest_survivors(threshold, colluding_sites)
+        return cls(
+            num_sites=num_sites,
+            threshold=threshold,
+            minimum_survivors=minimum_survivors,
+            colluding_sites=colluding_sites,
+            is_strict=num_sites > LEAST_SITES if is_strict is None else is_strict,
+        )
+
+    def _check_threshold(self) -> None:
+        num_sites, colluding = self.num_sites, self.colluding_sites
+        least = (num_sites + colluding) // 2 + 1 if self.is_strict else max(2, colluding + 1)
+        if not least <= self.threshold <= num_sites:
+            raise ValueError(
+                f"threshold must be in [{least}, {num_sites}] for {num_sites} sites of which {colluding} may collude "
+                f"({self.mode}), got threshold={self.threshold}; leave it out for "
+                f"{default_threshold(num_sites, colluding)}"
+            )
+
+    def _described(self) -> str:
+        return f"{self.num_sites} sites with threshold={self.threshold}, colluding_sites={self.colluding_sites}"
+
+    def _remedy_for_few(self) -> str:
+        if self.minimum_survivors > self.num_sites:
+            return "; add sites or lower it"
+        if self.num_sites == LEAST_SITES:
+            return "; of three sites all must answer: raise it to 3, or add sites"
+        return "; raise it" + ("" if self.fewest_survivors > self.threshold else " or lower the threshold")
+
+    @property
+    def mode(self) -> str:
+        """`strict` or `two_leg`."""
+        return "strict" if self.is_strict else "two_leg"
+
+    @property
+    def fewest_survivors(self) -> int:
+        """The least that `minimum_survivors` may be with this threshold and so many colluding sites."""
+        return _fewest_survivors(self.threshold, self.colluding_sites)
+
+    @property
+    def num_may_drop(self) -> int:
+        """Sites that may be missing from a total. Of those in it, all but `threshold` may be lost after they sent."""
+        return self.num_sites - self.minimum_survivors
+
+    @property
+    def tolerated_colluders(self) -> int:
+        """The most colluding sites that this threshold, mode and minimum allow; at least `colluding_sites`."""
+        limits = [self.num_sites - 2, self.threshold - 1, self.minimum_survivors - 2]
+        if self.is_strict:
+            limits.append(2 * self.threshold - self.num_sites - 1)
+        return min(limits)
+
+    @property
+    def num_honest_in_a_total(self) -> int:
+        """Fewest honest sites whose sum the coordinator and `colluding_sites` sites can get, by whatever lie."""
+        return self.num_isolated() or self.minimum_survivors - self.colluding_sites
+
+    def num_isolated(self, num_colluding: int | None = None) -> int:
+        """Fewest honest sites whose sum a coordinator gets that tells sites of different survivors; 0: it cannot.
+
+        The coordinator wants the sum of honest sites T. It needs `t - c` honest shares of the self mask of each site
+        in T, so tells so many sites that it survived; and `t - c` honest shares of the pairwise mask of each site in T
+        with each other honest site, so tells so many sites that one of both dropped out, and never of more than
+        `n - u_min` that did. Counting over all pairs gives the smallest T that this leaves possible. For up to ten
+        sites integer programs find an attack on a set of just this size.
+
+        Args:
+            num_colluding: sites that collude with the coordinator; None: `colluding_sites`.
+
+        Guarantees:
+            strict_isolates_nobody: 0 where strict, and where all sites must answer.
+        """
+        colluding = self.colluding_sites if num_colluding is None else num_colluding
+        if self.is_strict or not self.num_may_drop:
+            return 0
+        honest = self.num_sites - colluding
+        return next((size for size in range(1, honest) if self._may_isolate(size, honest)), honest)
+
+    def _may_isolate(self, size: int, honest: int) -> bool:
+        others = honest - size
+        needed = self.threshold - (self.num_sites - honest)
+        # A site that is told of all it can be told of counts for most pairs if all of T, or none of it, dropped out.
+        inside, outside = min(self.num_may_drop, size), min(self.num_may_drop, others)
+        is_better = inside * others > size * outside
+        # Over all sites, so often is one of T said to have dropped; its self mask needs the other sites.
+        drops = min(honest * inside, size * (self.num_sites - self.threshold)) if is_better else 0
+        known = drops * others * inside + (honest * inside - drops) * size * outside
+        return known >= size * others * needed * inside
+
+
+def default_threshold(num_sites: int, colluding_sites: int = 0) -> int:
+    """`max(ceil(2n/3), floor((n + c)/2) + 1)`."""
+    return max(-(-2 * num_sites // 3), (num_sites + colluding_sites) // 2 + 1)
+
+
+def _fewest_survivors(threshold: int, colluding_sites: int) -> int:
+    return max(LEAST_SITES, threshold, colluding_sites + 2)
+
+
+def _check_sites(num_sites: int, colluding_sites: int) -> None:
+    if num_sites < LEAST_SITES:
+        raise ValueError(f"{_FEW_SITES} (got num_sites={num_sites})")
+    if num_sites > MOST_SITES:
+        raise ValueError(f"num_sites must be at most {MOST_SITES}, got num_sites={num_sites}; split the consortium")
+    if not 0 <= colluding_sites <= num_sites - 2:
+        raise ValueError(
+            f"colluding_sites must be in [0, {num_sites - 2}] for {num_sites} sites, got "
+            f"colluding_sites={colluding_sites}; two honest sites at least must be left"
+        )
+
+
+def terms_for(protection: SumProtection, num_sites: int, minimum_sites: int | None) -> Terms:
+    """The terms of one sum over all sites.
+
+    Args:
+        protection: what the study says.
+        num_sites: of the study.
+        minimum_sites: fewest sites of a total that the study allows; None: all of them.
+
+    Raises:
+        ConfigError: secure sums cannot be so; names the study's keys, the smallest possible figure and the remedy.
+    """
+    least = _terms(protection, num_sites, None)
+    wanted = num_sites if minimum_sites is None else minimum_sites
+    if wanted < least.fewest_survivors:
+        raise ConfigError(_too_few(least, wanted))
+    return _terms(protection, num_sites, wanted)
+
+
+def _terms(protection: SumProtection, num_sites: int, minimum_survivors: int | None) -> Terms:
+    try:
+        return Terms.of(
+            num_sites,
+            threshold=protection.threshold,
+            minimum_survivors=minimum_survivors,
+            colluding_sites=protection.colluding_sites,
+            is_strict=protection.is_strict,
+        )
+    except ValueError as error:
+        raise ConfigError(f"[privacy]: {error}") from None
+
+
+def _too_few(least: Terms, wanted: int) -> str:
+    fewest, num_sites, colluding = least.fewest_survivors, least.num_sites, least.colluding_sites
+    if num_sites == LEAST_SITES:
+        return (
+            f"study.minimum_sites is {wanted}: with secure sums over three sites all three must answer; leave "
+            "minimum_sites out, add sites, or write secure_sums = false under [privacy]"
+        )
+    lowest = (num_sites + colluding) // 2 + 1 if least.is_strict else max(2, colluding + 1)
+    lower = f", lower the threshold (to {lowest} at least)" if lowest < fewest == least.threshold else ""
+    return (
+        f"study.minimum_sites is {wanted}: secure sums over {num_sites} sites with threshold = {least.threshold} need "
+        f"at least {fewest} in every sum; raise minimum_sites to {fewest}{lower}, or write secure_sums = false under "
+        "[privacy]"
+    )
+
+
+def terms_of_sums(protection: SumProtection, num_sites: int, minimum_sites: int | None) -> tuple[Terms, ...]:
+    """The terms of every secure sum of a round: one, or one a bucket, in the order of `bucket_sizes`.
+
+    A bucket is a secure sum of its own: threshold, colluding sites and mode hold within it. Where all sites must answer
+    all of a bucket must; else as many as its threshold needs, and `minimum_sites` over all buckets.
+
+    Raises:
+        ConfigError: as `terms_for`, and where buckets cannot be so.
+    """
+    if protection.bucket_size is None:
+        return (terms_for(protection, num_sites, minimum_sites),)
+    sizes = bucket_sizes(num_sites, protection.bucket_size)
+    if minimum_sites in (None, num_sites):
+        return tuple(terms_for(protection, size, None) for size in sizes)
+    terms = tuple(_terms(protection, size, None) for size in sizes)
+    fewest = sum(one.minimum_survivors for one in terms)
+    if minimum_sites is not None and minimum_sites < fewest:
+        raise ConfigError(
+            f"study.minimum_sites is {minimum_sites}: the secure sums of {len(sizes)} buckets over {num_sites} sites "
+            f"need at least {fewest} together; raise minimum_sites to {fewest}, or write secure_sums = false under "
+            "[privacy]"
+        )
+    return terms
