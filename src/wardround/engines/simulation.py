@@ -21,11 +21,12 @@ import numpy as np
 from wardround.engines.record import Playback, Round, RunRecord, checked_step
 from wardround.engines.record_file import RecordFile
 from wardround.engines.site_gates import SiteGates, without_frames
+from wardround.engines.summing import Summing, plain_sum
 from wardround.errors import DisclosureError, LocalProtocolError, QuorumError, SiteError, WardroundError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules, rules_of
 from wardround.privacy.disclosure_gate import is_refusal
-from wardround.sums import Ask, SiteFunction, Snapshot, Total, Workflow
-from wardround.sums.accumulator import Accumulator, encoded_bytes
+from wardround.privacy.protection import PLAIN, SumProtection
+from wardround.sums import Ask, SiteFunction, Snapshot, Workflow
 from wardround.sums.codec import check_num_sites
 from wardround.sums.message import pack_snapshot, unpack_snapshot
 
@@ -199,6 +200,7 @@ class Simulation:
         disclosure: the study's disclosure rules, or a preset's name; None: those of the setting, or none at all where
             it has none.
         site_disclosure: by site that has some, its own rules; they can only tighten the study's.
+        protection: how sums are protected.
 
     Guarantees:
         deterministic_for_a_seed: equal inputs give equal totals, bit for bit.
@@ -223,6 +225,7 @@ class Simulation:
         shows_site_errors: bool = False,
         disclosure: DisclosureRules | str | None = None,
         site_disclosure: Mapping[str, DisclosureRules | str] = MappingProxyType({}),
+        protection: SumProtection = PLAIN,
     ) -> None:
         if not sites:
             raise ValueError("sites must name at least one site")
@@ -236,6 +239,9 @@ class Simulation:
         if seed < 0:
             raise ValueError(f"seed must be >= 0, got seed={seed}")
         check_num_sites(len(sites))
+        if protection.secure_sums:
+            raise NotImplementedError("secure_sums")
+        self.protection = protection
         self._data = MappingProxyType(dict(sites))
         self._gates = SiteGates(self._data, _study_rules(disclosure, setting), site_disclosure)
         self.setting = _with_rules(setting, self._gates.effective)
@@ -347,28 +353,35 @@ class Simulation:
         begin = time.perf_counter()
         if ask.function.is_stateful:
             _check_memory(memory, ask.function.function_id)
-        accumulator = Accumulator(ask.layout, len(self._data))
+        summing = self._summing(ask)
         failures = self._absences(ask, number, memory)
         new_states: States = {}
         for index, site in enumerate(self._data):
             if site not in failures:
-                reason = self._add_answer(ask, accumulator, site, number, index, memory.states, new_states)
+                reason = self._add_answer(ask, summing, site, number, index, memory.states, new_states)
                 if reason is not None:
                     failures[site] = reason
-        answered = [site for site in self._data if site not in failures]
         memory.refused |= {site: reason for site, reason in failures.items() if isinstance(reason, DisclosureError)}
-        self._check_quorum(ask, number, answered, failures)
-        self._gates.check_total(ask, answered)
-        memory.states.update(new_states)
+        self._check_quorum(ask, number, failures)
+        total = summing.close()
+        if summing.left_out:
+            failures |= summing.left_out
+            self._check_quorum(ask, number, failures)
+        self._gates.check_total(ask, total.sites)
+        memory.states.update({key: state for key, state in new_states.items() if key[0] not in failures})
         memory.number = number
         return Round(
             number=number,
             ask=ask,
-            total=Total(accumulator.total(), tuple(answered)),
+            total=total,
             failures={site: str(failures[site]) for site in self._data if site in failures},
-            bytes_up=encoded_bytes(accumulator.layout, len(self._data)),
+            bytes_up=summing.bytes_up,
             seconds=time.perf_counter() - begin,
         )
+
+    def _summing(self, ask: Ask[Any]) -> Summing:
+        """Who adds this round up."""
+        return plain_sum(ask.layout, len(self._data))
 
     def _absences(self, ask: Ask[Any], number: int, memory: _Memory) -> dict[str, Absence]:
         """Who is not in a round before anybody has computed anything, and why."""
@@ -393,7 +406,7 @@ class Simulation:
     def _add_answer(
         self,
         ask: Ask[Any],
-        accumulator: Accumulator,
+        summing: Summing,
         site: str,
         number: int,
         index: int,
@@ -404,7 +417,7 @@ class Simulation:
 
         It is returned and raised elsewhere, so that neither its context nor its frames hold the site's values.
         """
-        function, layout = ask.function, accumulator.layout
+        function, layout = ask.function, summing.layout
         key = _state_key(site, function)
         rng = self._rng(number, index) if function.is_stateful or layout.bounded else None
         garbage = self._script.garbage(site, number)
@@ -414,7 +427,7 @@ class Simulation:
             else:
                 contribution, state = function.compute(self._data[site], ask.arguments, states.get(key), rng)
                 self._gates.check_answer(contribution, site)
-            accumulator.add_flat(layout.flatten(contribution), rng)
+            summing.add(site, layout.flatten(contribution), rng)
         except Exception as error:
             return self._site_error(error, site, function.function_id)
         if function.is_stateful:
@@ -433,15 +446,16 @@ class Simulation:
         failure.__cause__ = error if self._shows_site_errors else None
         return failure
 
-    def _check_quorum(self, ask: Ask[Any], number: int, answered: list[str], failures: Mapping[str, Absence]) -> None:
-        if len(answered) >= self.minimum_sites:
+    def _check_quorum(self, ask: Ask[Any], number: int, failures: Mapping[str, Absence]) -> None:
+        num_answered = len(self._data) - len(failures)
+        if num_answered >= self.minimum_sites:
             return
         for reason in failures.values():
             if isinstance(reason, SiteError | DisclosureError):
                 raise reason
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
         raise QuorumError(
-            f"round {number} ({ask.function.function_id}): {len(answered)} of {len(self._data)} sites answered, "
+            f"round {number} ({ask.function.function_id}): {num_answered} of {len(self._data)} sites answered, "
             f"at least {self.minimum_sites} must ({reasons})"
         )
 
