@@ -5,6 +5,7 @@ A site encodes what it flattened; whoever adds up keeps one `Accumulator` a roun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,11 +41,12 @@ class Encoded:
 
 def encoded_bytes(layout: Layout, num_sites: int) -> int:
     """Size of an encoded contribution (unit: bytes)."""
-    packed = sum(_words_of(field, num_sites) for field in layout.bounded)
+    packed = sum(num_bounded_words(field, num_sites) for field in layout.bounded)
     return 16 * layout.num_exact + 8 * layout.num_people + 8 * packed
 
 
-def _words_of(field: FieldLayout, num_sites: int) -> int:
+def num_bounded_words(field: FieldLayout, num_sites: int) -> int:
+    """Words that a bounded field is packed into."""
     return words_for(field.size, _bounds(field)[1], num_sites)
 
 
@@ -85,7 +87,9 @@ def _complaint(label: str, number: float, num_sites: int) -> str:
     )
 
 
-def encode(flat: Flat, layout: Layout, num_sites: int, rng: np.random.Generator | None) -> Encoded:
+def encode(
+    flat: Flat, layout: Layout, num_sites: int, rng: np.random.Generator | None, out: Encoded | None = None
+) -> Encoded:
     """Encode a flattened contribution for a sum over at most `num_sites` sites.
 
     Args:
@@ -93,27 +97,47 @@ def encode(flat: Flat, layout: Layout, num_sites: int, rng: np.random.Generator 
         layout: of the ask.
         num_sites: how many contributions may be added up, in [1, MAX_SITES].
         rng: source of the rounding; needed where a field is bounded.
+        out: where to write, of the returned shapes.
 
     Raises:
-        ContributionError: as `check_values` does.
+        ContributionError: as `check_values` does; `out` then holds nothing of use.
     """
     check_num_sites(num_sites)
     check_values(flat, layout, num_sites)
-    bounded = _encode_vectors(flat, layout, num_sites, rng)
-    return Encoded(encode_exact(flat.exact, num_sites), flat.people.view(np.uint64), bounded)
+    counts = flat.people.view(np.uint64)
+    if out is None:
+        bounded = _encode_vectors(flat, layout, num_sites, rng)
+        return Encoded(encode_exact(flat.exact, num_sites), counts, bounded)
+    _encode_vectors(flat, layout, num_sites, rng, out.bounded)
+    encode_exact(flat.exact, num_sites, out=out.exact)
+    np.copyto(out.people, counts)
+    return out
+
+
+def decode(total: Encoded, layout: Layout, num_sites: int, num_summed: int) -> Contribution:
+    """The sum of `num_summed` encoded contributions, as a contribution; its arrays are read-only copies."""
+    vectors = (
+        decode_bounded(words, field.size, *_bounds(field), num_sites, num_summed)
+        for field, words in zip(layout.bounded, total.bounded, strict=True)
+    )
+    return layout.unflatten(Flat(decode_exact(total.exact), total.people.view(np.int64).copy(), tuple(vectors)))
 
 
 def _encode_vectors(
-    flat: Flat, layout: Layout, num_sites: int, rng: np.random.Generator | None
+    flat: Flat,
+    layout: Layout,
+    num_sites: int,
+    rng: np.random.Generator | None,
+    out: Sequence[NDArray[np.uint64] | None] = (),
 ) -> tuple[NDArray[np.uint64], ...]:
     if not layout.bounded:
         return ()
     if rng is None:
         raise TypeError("bounded fields are rounded at random: rng must be given")
     words = []
-    for field, vector in zip(layout.bounded, flat.bounded, strict=True):
+    for field, vector, kept in zip(layout.bounded, flat.bounded, out or [None] * len(layout.bounded), strict=True):
         try:
-            words.append(encode_bounded(vector, *_bounds(field), num_sites, rng))
+            words.append(encode_bounded(vector, *_bounds(field), num_sites, rng, out=kept))
         except OverflowError:
             raise ContributionError(f"{layout.label(field)} has a norm of 1e154 or more; it has diverged") from None
     return tuple(words)
@@ -133,7 +157,7 @@ class Accumulator:
         self._num_summed = 0
         self._exact = Ring128.zeros(layout.num_exact)
         self._people = np.zeros(layout.num_people, np.uint64)
-        self._bounded = [np.zeros(_words_of(field, num_sites), np.uint64) for field in layout.bounded]
+        self._bounded = [np.zeros(num_bounded_words(field, num_sites), np.uint64) for field in layout.bounded]
         num_rows = BLOCK // max(layout.num_exact + layout.num_people, 1)
         self._rows = np.empty((min(num_sites, num_rows), layout.num_exact))
         self._people_rows = np.empty((len(self._rows), layout.num_people), np.uint64)
@@ -193,10 +217,5 @@ class Accumulator:
         """The sum of what was added, as a contribution; its arrays are read-only."""
         if self._num_rows:
             self._add_rows()
-        vectors = (
-            decode_bounded(words, field.size, *_bounds(field), self._num_sites, self._num_summed)
-            for field, words in zip(self.layout.bounded, self._bounded, strict=True)
-        )
-        return self.layout.unflatten(
-            Flat(decode_exact(self._exact), self._people.view(np.int64).copy(), tuple(vectors))
-        )
+        total = Encoded(self._exact, self._people, tuple(self._bounded))
+        return decode(total, self.layout, self._num_sites, self._num_summed)
