@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.errors import ConfigError
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.protection import SumProtection
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.preflight import preflight
 from wardround.studies.study import (
@@ -75,6 +76,18 @@ def test_disclosure_rules_are_a_preset_with_changes():
     assert parse_study(text, VOCABULARY).disclosure == DisclosureRules.of("nhs", minimum_cell=10, parameters_per_row=1)
 
 
+def test_sums_are_secure_unless_the_study_says_otherwise():
+    assert parse_study(LEAST, VOCABULARY).privacy == SumProtection()
+    text = LEAST + '[privacy]\nthreshold = 8\ncolluding_sites = 2\nmode = "strict"\nbucket_size = 8\n'
+    expected = SumProtection(threshold=8, colluding_sites=2, is_strict=True, bucket_size=8)
+    assert parse_study(text, VOCABULARY).privacy == expected
+    assert parse_study(LEAST + '[privacy]\nmode = "two_leg"', VOCABULARY).privacy == SumProtection(is_strict=False)
+    in_clear = parse_study(LEAST + "[privacy]\nsecure_sums = false\nallows_clear = true", VOCABULARY).privacy
+    assert in_clear == SumProtection(secure_sums=False, allows_clear=True)
+    few = HEAD + "minimum_sites = 1\n" + CENSUS + "[privacy]\nsecure_sums = false"
+    assert parse_study(few, VOCABULARY).minimum_sites == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -99,7 +112,10 @@ def test_disclosure_rules_are_a_preset_with_changes():
         (HEAD + "minimum_sites = true\n" + CENSUS, "study.minimum_sites: Input should be a valid integer"),
         (HEAD + 'violations = "drop"\n' + CENSUS, "study.violations: Input should be 'refuse' or 'missing'"),
         (HEAD + 'contract = "c"\npatient = "id"\n' + CENSUS, "study.patient: the contract names the patient column"),
-        (HEAD + CENSUS + "[stdy]", "stdy: unknown key; a study file has [study], [disclosure] and [[analysis]]"),
+        (
+            HEAD + CENSUS + "[stdy]",
+            "stdy: unknown key; a study file has [study], [disclosure], [privacy] and [[analysis]]",
+        ),
         (
             LEAST + "[disclosure]\nminimum_sell = 3",
             "disclosure.minimum_sell: unknown key; did you mean",
@@ -109,6 +125,27 @@ def test_disclosure_rules_are_a_preset_with_changes():
         (LEAST + '[disclosure]\nown_cells = "hide"', "disclosure.own_cells: Input should be 'allow' or 'refuse'"),
         (LEAST + "[disclosure]\nparameters_per_row = nan", "disclosure: parameters_per_row must be greater than 0"),
         (LEAST + "[[disclosure]]\nrounding = 5", "disclosure: must be a table; write [disclosure]"),
+        (LEAST + "[privacy]\nsecure_sum = true", "privacy.secure_sum: unknown key; did you mean 'secure_sums'?"),
+        (LEAST + "[privacy]\nsecure_sums = 1", "privacy.secure_sums: Input should be a valid boolean"),
+        (LEAST + "[privacy]\nthreshold = 1", "privacy.threshold: Input should be greater than or equal to 2"),
+        (LEAST + "[privacy]\nthreshold = true", "privacy.threshold: Input should be a valid integer"),
+        (LEAST + "[privacy]\ncolluding_sites = -1", "privacy.colluding_sites: Input should be greater than or equal"),
+        (LEAST + '[privacy]\nmode = "fast"', "privacy.mode: Input should be 'strict' or 'two_leg'"),
+        (LEAST + "[privacy]\nbucket_size = 2", "privacy.bucket_size: Input should be greater than or equal to 3"),
+        (LEAST + "[privacy]\nthreshold = 2\ncolluding_sites = 2", "privacy: threshold must be over colluding_sites=2"),
+        (
+            LEAST + '[privacy]\nsecure_sums = false\nmode = "strict"',
+            "privacy: mode: of no effect with secure_sums = false; leave out one or the other",
+        ),
+        (LEAST + "[[privacy]]\nsecure_sums = true", "privacy: must be a table; write [privacy]"),
+        (
+            HEAD + "minimum_sites = 2\n" + CENSUS,
+            "study.minimum_sites is 2: secure sums as [privacy] has them are over more sites; raise minimum_sites to 3",
+        ),
+        (
+            HEAD + "minimum_sites = 4\n" + CENSUS + "[privacy]\nthreshold = 5",
+            "raise minimum_sites to 5 at least, or write secure_sums = false under [privacy]",
+        ),
         ("[study", "is not valid TOML: "),
         ("a = " + "9" * 5000, "is not valid TOML: "),
         ("a = 2020-13-45", "is not valid TOML: "),
@@ -175,7 +212,10 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-_keys = st.sampled_from(["name", "question", "contract", "cohort", "minimum_sites", "violations", "patient"])
+PRIVACY_KEYS = ["secure_sums", "threshold", "colluding_sites", "mode", "bucket_size", "allows_clear"]
+_keys = st.sampled_from(
+    ["name", "question", "contract", "cohort", "minimum_sites", "violations", "patient"] + PRIVACY_KEYS
+)
 _options = st.sampled_from(["workflow", "title", "formula", "family", "l2", "by", "variables", "quantiles", "cluster"])
 _words = st.sampled_from(["glm", "describe", "census", "y ~ x", "x ~ C(z)", "x", "z", "binomial", "cross-validated"])
 _sections = st.dictionaries(_keys | st.text(max_size=4), _values | _words, max_size=6)
@@ -185,6 +225,7 @@ _good_tables = st.sampled_from(["glm", "describe"]).flatmap(lambda name: _tables
 _documents = st.fixed_dictionaries(
     {
         "disclosure": _values | _sections,
+        "privacy": _values | _sections,
         "study": _values | _sections | _good_heads,
         "analysis": _values | st.lists(_tables | _good_tables, max_size=3),
     }

@@ -1,10 +1,12 @@
-"""The study file: the question, the contract, the disclosure rules, the analyses and the quorum, as TOML.
+"""The study file: the question, the contract, how sums and results are protected, the analyses, as TOML.
 
     [study]
     name = "length-of-stay"
     question = "Which patients stay longer than a week?"
     [disclosure]
     preset = "nhs"
+    [privacy]
+    colluding_sites = 1
     [[analysis]]
     workflow = "glm"
     formula = "long_stay ~ C(procedure) + C(sex) + age"
@@ -28,6 +30,9 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from wardround.errors import ConfigError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules
+from wardround.privacy.protection import SumProtection
+from wardround.privacy.secagg.terms import check_minimum_sites
+from wardround.studies.privacy_section import protection_of
 from wardround.sums import Vocabulary, Workflow
 from wardround.sums.parameters import explain
 
@@ -45,6 +50,7 @@ MAX_PROBLEMS = 30
 """Most lines of one refusal."""
 MAX_OPTION_DEPTH = 8
 """Deepest lists and tables within an option."""
+_SECURE = SumProtection()
 _MAX_PERIODS_IN_A_LINE = 100
 # The TOML parser's time grows with the square of the number of parts of a dotted key.
 
@@ -124,7 +130,7 @@ class _AnalysisHead(TypedDict):
 _STUDY_KEYS = tuple(_StudySection.__annotations__)
 _ANALYSIS_KEYS = tuple(_AnalysisHead.__annotations__)
 _DISCLOSURE_KEYS = tuple(_DisclosureSection.__annotations__)
-_FILE_KEYS = ("study", "disclosure", "analysis")
+_FILE_KEYS = ("study", "disclosure", "privacy", "analysis")
 _study_section = TypeAdapter(_StudySection)
 _disclosure_section = TypeAdapter(_DisclosureSection)
 _analysis_head = TypeAdapter(_AnalysisHead)
@@ -167,6 +173,7 @@ class Study:
         violations: what becomes of values that break the contract: `refuse` stops the study, `missing` makes
             them missing values.
         disclosure: the rules that sums and results keep to; a hospital's own can only tighten them.
+        privacy: what the coordinator may see of the contributions: their sums alone, unless the study says otherwise.
         analyses: in the order they are carried out.
     """
 
@@ -179,6 +186,7 @@ class Study:
     cohort: str | None
     violations: Literal["refuse", "missing"]
     disclosure: DisclosureRules = PRESETS["standard"]
+    privacy: SumProtection = _SECURE
     analyses: tuple[Analysis, ...]
 
 
@@ -199,6 +207,7 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
     problems: list[str] = []
     head = _head(document, problems)
     disclosure = _disclosure(document, problems)
+    privacy = _privacy(document, head, problems)
     analyses = _analyses(document, vocabulary, problems)
     if problems or head is None:
         raise ConfigError(_listed(problems))
@@ -212,6 +221,7 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
         cohort=head.get("cohort"),
         violations=head.get("violations", "refuse"),
         disclosure=disclosure,
+        privacy=privacy,
         analyses=analyses,
     )
 
@@ -244,7 +254,9 @@ def _printed(text: str) -> str:
 def _head(document: dict[str, Any], problems: list[str]) -> _StudySection | None:
     for key in document:
         if key not in _FILE_KEYS:
-            problems.append(f"{_printed(key)}: unknown key; a study file has [study], [disclosure] and [[analysis]]")
+            problems.append(
+                f"{_printed(key)}: unknown key; a study file has [study], [disclosure], [privacy] and [[analysis]]"
+            )
     section = document.get("study")
     if not isinstance(section, dict):
         problems.append('[study] is missing; begin with [study], name = "..." and question = "..."')
@@ -287,6 +299,16 @@ def _rules(section: dict[str, Any], where: str) -> DisclosureRules:
         raise ConfigError(explain(error, where, _DISCLOSURE_KEYS)) from None
     except ValueError as error:
         raise ConfigError((f"{where}: " if where else "") + _printed(str(error))) from None
+
+
+def _privacy(document: dict[str, Any], head: _StudySection | None, problems: list[str]) -> SumProtection:
+    protection = _SECURE
+    try:
+        protection = protection_of(document.get("privacy", {}))
+        check_minimum_sites(protection, head.get("minimum_sites") if head else None)
+    except ConfigError as error:
+        problems.append(str(error))
+    return protection
 
 
 def _analyses(document: dict[str, Any], vocabulary: Vocabulary, problems: list[str]) -> tuple[Analysis, ...]:

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from wardround.errors import ConfigError
 from wardround.privacy.protection import SumProtection
-from wardround.privacy.secagg.terms import Terms, default_threshold, terms_for, terms_of_sums
+from wardround.privacy.secagg.terms import (
+    Terms,
+    check_minimum_sites,
+    default_threshold,
+    terms_for,
+    terms_of_sums,
+)
 
 SIZES = st.integers(3, 60)
 
@@ -82,8 +88,10 @@ def test_of_three_nobody_may_drop():
     [
         (
             {"num_sites": 2},
-            "a sum over fewer than 3 sites cannot be secure: each would know the other's share; add sites, or write "
-            "secure_sums = false (got num_sites=2)",
+            (
+                "a sum over fewer than 3 sites cannot be secure: each would know the other's share; add sites, or "
+                "write secure_sums = false (got num_sites=2)"
+            ),
         ),
         ({"num_sites": 1025}, "num_sites must be at most 1024, got num_sites=1025"),
         ({"num_sites": 5, "colluding_sites": 4}, "colluding_sites must be in [0, 3] for 5 sites, got"),
@@ -99,8 +107,10 @@ def test_of_three_nobody_may_drop():
         ),
         (
             {"num_sites": 10, "minimum_survivors": 6},
-            "minimum_survivors must be in [7, 10] for 10 sites with threshold=7, colluding_sites=0, got "
-            "minimum_survivors=6; raise it or lower the threshold",
+            (
+                "minimum_survivors must be in [7, 10] for 10 sites with threshold=7, colluding_sites=0, got "
+                "minimum_survivors=6; raise it or lower the threshold"
+            ),
         ),
         ({"num_sites": 10, "minimum_survivors": 11}, "got minimum_survivors=11; add sites or lower it"),
         ({"num_sites": 3, "minimum_survivors": 2}, "of three sites all must answer: raise it to 3, or add sites"),
@@ -224,8 +234,11 @@ def test_a_study_has_terms_for_every_minimum_that_they_name(num_sites, data):
             SumProtection(),
             10,
             3,
-            "study.minimum_sites is 3: secure sums over 10 sites with threshold = 7 need at least 7 in every sum; raise "
-            "minimum_sites to 7, lower the threshold (to 6 at least), or write secure_sums = false under [privacy]",
+            (
+                "study.minimum_sites is 3: secure sums over 10 sites with threshold = 7 need at least 7 in every sum; "
+                "raise minimum_sites to 7, lower the threshold (to 6 at least), or write secure_sums = false under "
+                "[privacy]"
+            ),
         ),
         (SumProtection(threshold=6), 10, 5, "raise minimum_sites to 6, or write secure_sums = false"),
         (SumProtection(), 4, 5, "add sites or lower it"),
@@ -247,3 +260,20 @@ def test_buckets_are_secure_sums_of_their_own():
     with pytest.raises(ConfigError, match=r"threshold must be in \[2, 3\] for 3 sites"):
         terms_of_sums(SumProtection(bucket_size=3, threshold=4), 9, None)
     assert len(terms_of_sums(SumProtection(), 11, None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("protection", "minimum", "fewest"),
+    [
+        (SumProtection(), 2, 3),
+        (SumProtection(colluding_sites=4), 5, 6),
+        (SumProtection(threshold=7), 6, 7),
+        (SumProtection(bucket_size=6), 11, 12),
+    ],
+)
+def test_a_minimum_that_no_number_of_sites_mends_is_refused_early(protection, minimum, fewest):
+    with pytest.raises(ConfigError, match=f"is {minimum}: secure sums .*raise minimum_sites to {fewest} at least"):
+        check_minimum_sites(protection, minimum)
+    check_minimum_sites(protection, fewest)
+    check_minimum_sites(protection, None)
+    terms_of_sums(protection, 18 if protection.bucket_size else fewest, fewest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wardround.errors import ConfigError
-from wardround.privacy.protection import SumProtection, bucket_sizes
+from wardround.privacy.protection import LEAST_BUCKETS, SumProtection, bucket_sizes
 
 LEAST_SITES = 3
 """Fewest sites of a secure sum: of two, each knows the other's share by subtracting its own."""
@@ -202,6 +202,24 @@ def terms_for(protection: SumProtection, num_sites: int, minimum_sites: int | No
     if wanted < least.fewest_survivors:
         raise ConfigError(_too_few(least, wanted))
     return _terms(protection, num_sites, wanted)
+
+
+def check_minimum_sites(protection: SumProtection, minimum_sites: int | None) -> None:
+    """Refuse early what `terms_of_sums` would refuse for every number of sites.
+
+    Raises:
+        ConfigError: no secure sum may be over so few sites; says how many it takes.
+    """
+    if not protection.secure_sums or minimum_sites is None:
+        return
+    colluding, size = protection.colluding_sites, protection.bucket_size
+    least = 2 if size is None else default_threshold(size, colluding)
+    fewest = _fewest_survivors(protection.threshold or least, colluding) * (1 if size is None else LEAST_BUCKETS)
+    if minimum_sites < fewest:
+        raise ConfigError(
+            f"study.minimum_sites is {minimum_sites}: secure sums as [privacy] has them are over more sites; raise "
+            f"minimum_sites to {fewest} at least, or write secure_sums = false under [privacy]"
+        )
 
 
 def _terms(protection: SumProtection, num_sites: int, minimum_survivors: int | None) -> Terms:
