@@ -1,0 +1,71 @@
+"""The machines' states as bytes, so that either side may be stopped at any moment and started again.
+
+A state holds keys and shares: whoever keeps its bytes keeps secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+
+from wardround.errors import StoreError
+from wardround.privacy.secagg.manifest import Manifest
+
+T = TypeVar("T")
+
+
+def _octets_from(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be base64 text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error:
+        raise ValueError("must be base64 text") from None
+
+
+def _octets_to(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _manifest_from(value: Any) -> Manifest:
+    return value if isinstance(value, Manifest) else Manifest.from_bytes(_octets_from(value))
+
+
+Octets = Annotated[bytes, PlainValidator(_octets_from), PlainSerializer(_octets_to, when_used="json")]
+"""Bytes of a state."""
+StoredManifest = Annotated[
+    Manifest,
+    PlainValidator(_manifest_from),
+    PlainSerializer(lambda manifest: _octets_to(manifest.to_bytes()), when_used="json"),
+]
+"""The manifest of a state."""
+
+
+def pack_state(state: object) -> bytes:
+    """A machine's state as bytes."""
+    return _adapter(type(state)).dump_json(state)  # type: ignore[arg-type]  # a class is hashable
+
+
+def unpack_state(kind: type[T], stored: bytes) -> T:
+    """The inverse of `pack_state`.
+
+    Raises:
+        StoreError: the bytes are not such a state.
+    """
+    try:
+        state: T = _adapter(kind).validate_json(stored)  # type: ignore[arg-type]
+    except pydantic.ValidationError:  # its message could show a key
+        raise StoreError(f"the stored {kind.__name__} of a secure sum is damaged; restore it from a copy") from None
+    return state
+
+
+@lru_cache(maxsize=16)
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
