@@ -151,7 +151,10 @@ class ExchangeKey:
         Raises:
             MessageRefusedError: `malformed`: a key of low order, which would make the secret zero, or no key.
         """
-        return _exchanged(self._x25519, peer_x25519, peer)
+        try:
+            return _exchanged(self._x25519, peer_x25519)
+        except ValueError as error:
+            raise MessageRefusedError("malformed", peer, f"{error}; the site has to make a new one") from None
 
     def decapsulate(self, ciphertext: bytes, peer: str) -> bytes:
         """The ML-KEM secret (32 bytes) of a peer's ciphertext; an altered one gives another secret (FIPS 203, 6.3).
@@ -166,26 +169,36 @@ class ExchangeKey:
 
 
 def check_exchange_keys(x25519: bytes, mlkem: bytes, *, peer: str) -> None:
-    """Refuse public keys that nobody could agree on a secret with.
+    """Refuse public keys that nobody could agree on a secret with; that keys are good is remembered.
 
     Raises:
         MessageRefusedError: `malformed`: an X25519 key of low order, or an ML-KEM-768 key that fails FIPS 203's check.
     """
-    # Every private key gives zero with a point of low order, and with no other (RFC 7748, section 6.1).
-    _exchanged(X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES)), x25519, peer)
+    try:
+        _check_usable(x25519, mlkem)
+    except ValueError as error:
+        raise MessageRefusedError("malformed", peer, f"{error}; the site has to make a new one") from None
+
+
+# Every private key gives zero with a point of low order, and with no other point, so any will do to find one.
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
+
+
+@lru_cache(maxsize=2**11)
+def _check_usable(x25519: bytes, mlkem: bytes) -> None:
+    _exchanged(_PROBE, x25519)
     try:
         MLKEM768PublicKey.from_public_bytes(mlkem)
     except ValueError:
-        reason = "its ML-KEM-768 key is malformed; the site has to make a new one and advertise it"
-        raise MessageRefusedError("malformed", peer, reason) from None
+        raise ValueError("its ML-KEM-768 key is malformed") from None
 
 
-def _exchanged(private: X25519PrivateKey, public: bytes, peer: str) -> bytes:
+def _exchanged(private: X25519PrivateKey, public: bytes) -> bytes:
     try:
         secret = private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         secret = bytes(KEY_BYTES)
+    # RFC 7748, section 6.1. The library refuses zero itself; the protocol demands it, so it is not left to a library.
     if not any(secret):
-        reason = "its X25519 key gives no secret (a point of low order); the site has to make a new one"
-        raise MessageRefusedError("malformed", peer, reason)
+        raise ValueError("its X25519 key gives no secret (a point of low order, or not 32 bytes)")
     return secret
