@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from wardround.privacy.secagg.keys import SIGNATURE_BYTES, SigningKey, verify
 from wardround.privacy.secagg.manifest import Manifest
-from wardround.privacy.secagg.roster import COORDINATOR
-from wardround.privacy.secagg.wire import DIGEST_BYTES, FRAME_BYTES, Kind, Reader, Writer, digest, u16, u32
+from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES, Kind, Reader, Writer, digest, u16, u32
 
 RUN_BYTES = 16
 

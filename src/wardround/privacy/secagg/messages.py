@@ -18,11 +18,10 @@ from wardround.errors import MessageRefusedError
 from wardround.privacy.secagg.context import packed_indices
 from wardround.privacy.secagg.keys import SEAL_BYTES, SIGNATURE_BYTES, SigningKey, verify
 from wardround.privacy.secagg.manifest import Manifest
-from wardround.privacy.secagg.roster import COORDINATOR
 from wardround.privacy.secagg.shamir import SHARE_BYTES
 from wardround.privacy.secagg.stored import Octets
 from wardround.privacy.secagg.vector import CHUNK_WORDS, chunks
-from wardround.privacy.secagg.wire import DIGEST_BYTES, FRAME_BYTES, Kind, Reader, Writer, digest, u16, u64
+from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES, Kind, Reader, Writer, digest, u16, u64
 
 SHARE_COMMITMENT_BYTES = 16
 CHUNK_BYTES = 8 * CHUNK_WORDS

@@ -49,10 +49,9 @@ from wardround.privacy.secagg.messages import (
     verify_consistency,
 )
 from wardround.privacy.secagg.prg import SEED_BYTES, apply_masks
-from wardround.privacy.secagg.roster import COORDINATOR
 from wardround.privacy.secagg.shamir import SHARE_BYTES, split
 from wardround.privacy.secagg.stored import Octets, StoredManifest
-from wardround.privacy.secagg.wire import DIGEST_BYTES, FRAME_BYTES, u16
+from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES, u16
 
 EXCHANGE_SEED_BYTES = KEY_BYTES + MLKEM_SEED_BYTES
 MAX_RUNS = 100_000
