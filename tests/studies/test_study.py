@@ -214,7 +214,7 @@ _values = st.recursive(
 )
 PRIVACY_KEYS = ["secure_sums", "threshold", "colluding_sites", "mode", "bucket_size", "allows_clear"]
 _keys = st.sampled_from(
-    ["name", "question", "contract", "cohort", "minimum_sites", "violations", "patient"] + PRIVACY_KEYS
+    ["name", "question", "contract", "cohort", "minimum_sites", "violations", "patient", *PRIVACY_KEYS]
 )
 _options = st.sampled_from(["workflow", "title", "formula", "family", "l2", "by", "variables", "quantiles", "cluster"])
 _words = st.sampled_from(["glm", "describe", "census", "y ~ x", "x ~ C(z)", "x", "z", "binomial", "cross-validated"])
