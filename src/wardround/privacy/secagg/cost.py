@@ -1,0 +1,214 @@
+"""What secure sums cost: the exact size of every message, and the work of a round as counts of operations.
+
+Sizes follow from `docs/protocol.md` alone, without a key or a mask: whoever plans a study can know them beforehand.
+All sizes are in bytes and hold the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wardround.privacy.secagg.terms import Terms
+
+FRAME_BYTES = 6
+CHUNK_BYTES = 8 * 2**17
+_U8, _U16, _U32, _U64 = 1, 2, 4, 8
+_DIGEST, _KEY, _SIGNATURE = 32, 32, 64
+_MLKEM_KEY, _MLKEM_CIPHERTEXT = 1184, 1088
+_RUN = 16
+_SEED_COMMITMENT, _SHARE_COMMITMENT = 32, 16
+_SHARE = 36
+_SEAL = 12 + 16
+# A site's message of a round begins with the context and its index.
+_HEAD = FRAME_BYTES + _DIGEST + _U16
+
+STRICT_LEGS, TWO_LEGS = 3, 2
+
+
+def manifest_bytes(names: Sequence[str]) -> int:
+    """Size of the manifest of sites of these names."""
+    head = _U8 + _DIGEST + _KEY + 4 * _U16 + _U8
+    return FRAME_BYTES + head + sum(_U16 + len(name.encode()) + _KEY for name in names)
+
+
+def advertise_keys_bytes() -> int:
+    """Size of advertise_keys."""
+    return FRAME_BYTES + _U16 + _KEY + _MLKEM_KEY + _SIGNATURE
+
+
+def encapsulate_bytes(num_sites: int, index: int) -> int:
+    """Size of encapsulate of the site with this index (from 0)."""
+    return FRAME_BYTES + _U16 + _DIGEST + (num_sites - 1 - index) * _MLKEM_CIPHERTEXT + _SIGNATURE
+
+
+def opening_bytes(num_in_round: int) -> int:
+    """Size of opening to a round of so many sites; the ask travels beside it."""
+    return FRAME_BYTES + _RUN + _U32 + _U16 + _U16 + num_in_round * _U16 + _SIGNATURE
+
+
+def num_chunks(vector_bytes: int) -> int:
+    """Chunks that a vector travels in."""
+    return -(-vector_bytes // CHUNK_BYTES)
+
+
+def masked_input_bytes(num_in_round: int, vector_bytes: int) -> int:
+    """Size of masked_input, without the chunks of its vector."""
+    commitments = num_in_round * _SEED_COMMITMENT + num_in_round**2 * _SHARE_COMMITMENT
+    blobs = num_in_round * (_SEAL + num_in_round * _SHARE)
+    return _HEAD + _U64 + _U32 + num_chunks(vector_bytes) * _DIGEST + commitments + blobs + _SIGNATURE
+
+
+def chunks_bytes(vector_bytes: int) -> int:
+    """Size of all chunks of a vector together."""
+    return num_chunks(vector_bytes) * (_HEAD + _U32) + vector_bytes
+
+
+def survivors_bytes(num_in_round: int, num_survivors: int) -> int:
+    """Size of survivors, of which each survivor gets its own."""
+    each = _U16 + 2 * _DIGEST + _SIGNATURE + _SEAL + num_in_round * _SHARE
+    return FRAME_BYTES + _DIGEST + _U16 + num_survivors * each + _SIGNATURE
+
+
+def consistency_bytes() -> int:
+    """Size of consistency."""
+    return _HEAD + _DIGEST + _SIGNATURE
+
+
+def agreement_bytes(num_signers: int) -> int:
+    """Size of agreement with the signatures of so many survivors."""
+    return FRAME_BYTES + _DIGEST + _U16 + num_signers * (_U16 + _SIGNATURE) + _SIGNATURE
+
+
+def unmask_bytes(num_in_round: int, num_survivors: int) -> int:
+    """Size of unmask: a share of each survivor's self mask, and of each of its masks with one that dropped out."""
+    num_shares = num_survivors * (1 + num_in_round - num_survivors)
+    return _HEAD + _DIGEST + num_shares * _SHARE + _SIGNATURE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Bytes of a round, or of the set-up.
+
+    Attributes:
+        legs: how often a site sends something and waits for the answer of all others.
+        site_up: that a site sends (the site with most, where they differ).
+        site_down: that a site is sent.
+        coordinator_up: that the coordinator sends to all sites.
+        coordinator_down: that the coordinator is sent.
+    """
+
+    legs: int
+    site_up: int
+    site_down: int
+    coordinator_up: int
+    coordinator_down: int
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            legs=self.legs + other.legs,
+            site_up=self.site_up + other.site_up,
+            site_down=self.site_down + other.site_down,
+            coordinator_up=self.coordinator_up + other.coordinator_up,
+            coordinator_down=self.coordinator_down + other.coordinator_down,
+        )
+
+
+NO_TRAFFIC = Traffic(legs=0, site_up=0, site_down=0, coordinator_up=0, coordinator_down=0)
+
+
+def setup_traffic(num_sites: int) -> Traffic:
+    """Of the set-up, once a study, without the manifest, which people hand on: every key goes to every site."""
+    advertised = num_sites * advertise_keys_bytes()
+    encapsulated = sum(encapsulate_bytes(num_sites, index) for index in range(num_sites))
+    return Traffic(
+        legs=2,
+        site_up=advertise_keys_bytes() + encapsulate_bytes(num_sites, 0),
+        site_down=advertised + encapsulated,
+        coordinator_up=num_sites * (advertised + encapsulated),
+        coordinator_down=advertised + encapsulated,
+    )
+
+
+def round_traffic(terms: Terms, vector_bytes: int, ask_bytes: int, *, num_dropped: int = 0) -> Traffic:
+    """Of one round that opens with all sites.
+
+    Args:
+        terms: of the sum.
+        vector_bytes: size of one site's encoded contribution.
+        ask_bytes: size of the ask.
+        num_dropped: sites that are lost before they have sent anything.
+    """
+    asked, left = terms.num_sites, terms.num_sites - num_dropped
+    opened = opening_bytes(asked) + ask_bytes
+    upload = masked_input_bytes(asked, vector_bytes) + chunks_bytes(vector_bytes)
+    up = upload + unmask_bytes(asked, left) + (consistency_bytes() if terms.is_strict else 0)
+    down = survivors_bytes(asked, left) + (agreement_bytes(left) if terms.is_strict else 0)
+    return Traffic(
+        legs=STRICT_LEGS if terms.is_strict else TWO_LEGS,
+        site_up=up,
+        site_down=opened + down,
+        coordinator_up=asked * opened + left * down,
+        coordinator_down=left * up,
+    )
+
+
+def plain_traffic(num_sites: int, vector_bytes: int, ask_bytes: int) -> Traffic:
+    """Of one round in clear: the ask, and the contribution."""
+    return Traffic(
+        legs=1,
+        site_up=vector_bytes,
+        site_down=ask_bytes,
+        coordinator_up=num_sites * ask_bytes,
+        coordinator_down=num_sites * vector_bytes,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speeds:
+    """How fast a machine is, measured for rounds of so many sites.
+
+    Attributes:
+        encode, hash, add: bytes of a vector a second: to integers, hashed, added to another.
+        mask: bytes of a vector a second that one mask is made and added to.
+        sign, verify: one signature (unit: seconds).
+        digest: one commitment (unit: seconds).
+        derive: one key (unit: seconds).
+        seal: one site's shares sealed for one holder, or opened (unit: seconds).
+        split: one site's seeds of a round shared with all holders (unit: seconds).
+        combine: one seed rebuilt, of a hundred at a time (unit: seconds).
+    """
+
+    encode: float
+    hash: float
+    add: float
+    mask: float
+    sign: float
+    verify: float
+    digest: float
+    derive: float
+    seal: float
+    split: float
+    combine: float
+
+
+def site_seconds(terms: Terms, vector_bytes: int, speeds: Speeds) -> float:
+    """Computing time of one site in a round of all sites, what its contribution itself takes not counted."""
+    asked, legs = terms.num_sites, 1 + terms.is_strict
+    masking = vector_bytes * (1 / speeds.encode + asked / speeds.mask + 1 / speeds.hash)
+    sharing = speeds.split + asked * (asked + 1) * speeds.digest
+    sealing = 2 * asked * (speeds.seal + speeds.derive) + asked * speeds.derive
+    # The opening, survivors and agreement are the coordinator's; the others' uploads and consistency are theirs.
+    checking = (1 + legs + legs * asked) * speeds.verify
+    return masking + sharing + sealing + checking + (1 + legs) * speeds.sign
+
+
+def coordinator_seconds(terms: Terms, vector_bytes: int, speeds: Speeds, *, num_dropped: int = 0) -> float:
+    """Computing time of the coordinator in a round, what the workflow makes of the total not counted."""
+    asked, left = terms.num_sites, terms.num_sites - num_dropped
+    num_seeds = left * (1 + num_dropped)
+    adding = vector_bytes * left * (1 / speeds.hash + 1 / speeds.add)
+    unmasking = vector_bytes * num_seeds / speeds.mask
+    rebuilding = num_seeds * (speeds.combine + speeds.digest * (1 + left))
+    legs = 1 + terms.is_strict
+    return adding + unmasking + rebuilding + (1 + legs) * left * speeds.verify + (asked + legs * left) * speeds.sign
