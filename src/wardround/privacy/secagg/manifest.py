@@ -220,8 +220,8 @@ def _encapsulate(entropy: Entropy, peer: Advertisement, manifest: Manifest) -> t
     except ValueError:
         reason = "its ML-KEM-768 key is malformed; the site has to make a new one and advertise it"
         raise MessageRefusedError("malformed", manifest.name_of(peer.index), reason) from None
-    check_length("the ML-KEM secret", secret, KEY_BYTES)
-    check_length("the ML-KEM ciphertext", ciphertext, MLKEM_CIPHERTEXT_BYTES)
+    check_length("an ML-KEM secret", secret, KEY_BYTES)
+    check_length("an ML-KEM ciphertext", ciphertext, MLKEM_CIPHERTEXT_BYTES)
     return secret, ciphertext
 
 
@@ -260,6 +260,8 @@ def pair_keys(
     check_length("own_key", own_key, KEY_BYTES)
     if sorted(own_secrets) != list(range(index + 1, manifest.terms.num_sites)):
         raise ValueError(f"own_secrets must have one for every site after {index}, got those of {sorted(own_secrets)}")
+    for secret in own_secrets.values():
+        check_length("an ML-KEM secret", secret, KEY_BYTES)
     peers = _read_advertisements(manifest, index, exchange, advertisements)
     agreed = keys_digest(advertisements)
     answers = _read_encapsulations(manifest, agreed, encapsulations)
