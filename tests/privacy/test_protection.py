@@ -22,6 +22,7 @@ def test_sums_are_secure_unless_a_study_says_otherwise():
         ({"bucket_size": 2}, "bucket_size must be at least 3, got bucket_size=2"),
         ({"threshold": 3, "colluding_sites": 3}, "threshold must be over colluding_sites=3, got threshold=3"),
         ({"bucket_size": 3, "colluding_sites": 2}, "bucket_size must be at least colluding_sites + 2 = 4"),
+        ({"bucket_size": 3, "threshold": 3}, "leave it out beside bucket_size"),
         ({"secure_sums": False, "threshold": 3}, "threshold: of no effect with secure_sums = false"),
         (
             {"secure_sums": False, "colluding_sites": 1, "is_strict": True},

@@ -78,9 +78,10 @@ def test_disclosure_rules_are_a_preset_with_changes():
 
 def test_sums_are_secure_unless_the_study_says_otherwise():
     assert parse_study(LEAST, VOCABULARY).privacy == SumProtection()
-    text = LEAST + '[privacy]\nthreshold = 8\ncolluding_sites = 2\nmode = "strict"\nbucket_size = 8\n'
-    expected = SumProtection(threshold=8, colluding_sites=2, is_strict=True, bucket_size=8)
+    text = LEAST + '[privacy]\nthreshold = 8\ncolluding_sites = 2\nmode = "strict"\n'
+    expected = SumProtection(threshold=8, colluding_sites=2, is_strict=True)
     assert parse_study(text, VOCABULARY).privacy == expected
+    assert parse_study(LEAST + "[privacy]\nbucket_size = 4", VOCABULARY).privacy == SumProtection(bucket_size=4)
     assert parse_study(LEAST + '[privacy]\nmode = "two_leg"', VOCABULARY).privacy == SumProtection(is_strict=False)
     in_clear = parse_study(LEAST + "[privacy]\nsecure_sums = false\nallows_clear = true", VOCABULARY).privacy
     assert in_clear == SumProtection(secure_sums=False, allows_clear=True)

@@ -21,7 +21,7 @@ class SumProtection:
         threshold: shares that give a seed back; None: the default for the number of sites.
         colluding_sites: sites that may collude with the coordinator without learning more than all others' sum.
         is_strict: whether sites agree on who is in a sum before they release anything; None: from four sites up.
-        bucket_size: sites of a bucket, over whose sums bounded fields take their median; None: one sum over all.
+        bucket_size: fewest sites of a bucket, over whose sums bounded fields take their median; None: one sum over all.
         allows_clear: whether an analysis may ask for every site's own contribution, unprotected.
 
     Raises:
@@ -51,6 +51,10 @@ class SumProtection:
             raise ValueError(
                 f"bucket_size must be at least colluding_sites + 2 = {self.colluding_sites + 2}, got bucket_size="
                 f"{self.bucket_size}: all colluding sites may be in one bucket; raise it"
+            )
+        if self.bucket_size is not None and self.threshold is not None:
+            raise ValueError(
+                "threshold cannot be that of buckets and of sums over all sites at once; leave it out beside bucket_size"
             )
         self._check_plain()
 

@@ -10,10 +10,10 @@ from wardround.errors import ConfigError
 from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg.terms import (
     Terms,
+    bucket_terms,
     check_minimum_sites,
     default_threshold,
     terms_for,
-    terms_of_sums,
 )
 
 SIZES = st.integers(3, 60)
@@ -252,14 +252,15 @@ def test_a_study_that_cannot_be_secure_is_refused_with_the_remedy(protection, nu
 
 def test_buckets_are_secure_sums_of_their_own():
     protection = SumProtection(bucket_size=3)
-    assert [one.num_sites for one in terms_of_sums(protection, 11, None)] == [4, 4, 3]
-    assert all(one.num_may_drop == 0 for one in terms_of_sums(protection, 11, 11))
-    assert [one.minimum_survivors for one in terms_of_sums(SumProtection(bucket_size=5), 15, 12)] == [4, 4, 4]
+    assert [one.num_sites for one in bucket_terms(protection, 11, None)] == [4, 4, 3]
+    assert all(one.num_may_drop == 0 for one in bucket_terms(protection, 11, 11))
+    assert [one.minimum_survivors for one in bucket_terms(SumProtection(bucket_size=5), 15, 12)] == [4, 4, 4]
+    assert bucket_terms(SumProtection(bucket_size=3), 15, 9)
     with pytest.raises(ConfigError, match="need at least 12 together; raise minimum_sites to 12"):
-        terms_of_sums(SumProtection(bucket_size=5), 15, 11)
-    with pytest.raises(ConfigError, match=r"threshold must be in \[2, 3\] for 3 sites"):
-        terms_of_sums(SumProtection(bucket_size=3, threshold=4), 9, None)
-    assert len(terms_of_sums(SumProtection(), 11, None)) == 1
+        bucket_terms(SumProtection(bucket_size=5), 15, 11)
+    with pytest.raises(ConfigError, match="makes 2 buckets of 8 sites"):
+        bucket_terms(protection, 8, None)
+    assert bucket_terms(SumProtection(), 11, None) == ()
 
 
 @pytest.mark.parametrize(
@@ -276,4 +277,5 @@ def test_a_minimum_that_no_number_of_sites_mends_is_refused_early(protection, mi
         check_minimum_sites(protection, minimum)
     check_minimum_sites(protection, fewest)
     check_minimum_sites(protection, None)
-    terms_of_sums(protection, 18 if protection.bucket_size else fewest, fewest)
+    num_sites = 18 if protection.bucket_size else fewest
+    assert bucket_terms(protection, num_sites, fewest) or terms_for(protection, num_sites, fewest)

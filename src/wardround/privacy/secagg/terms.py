@@ -205,7 +205,7 @@ def terms_for(protection: SumProtection, num_sites: int, minimum_sites: int | No
 
 
 def check_minimum_sites(protection: SumProtection, minimum_sites: int | None) -> None:
-    """Refuse early what `terms_of_sums` would refuse for every number of sites.
+    """Refuse early what `terms_for` and `bucket_terms` would refuse for every number of sites.
 
     Raises:
         ConfigError: no secure sum may be over so few sites; says how many it takes.
@@ -213,8 +213,9 @@ def check_minimum_sites(protection: SumProtection, minimum_sites: int | None) ->
     if not protection.secure_sums or minimum_sites is None:
         return
     colluding, size = protection.colluding_sites, protection.bucket_size
-    least = 2 if size is None else default_threshold(size, colluding)
-    fewest = _fewest_survivors(protection.threshold or least, colluding) * (1 if size is None else LEAST_BUCKETS)
+    fewest = _fewest_survivors(protection.threshold or 2, colluding)
+    if size is not None:
+        fewest = LEAST_BUCKETS * _fewest_survivors(default_threshold(size, colluding), colluding)
     if minimum_sites < fewest:
         raise ConfigError(
             f"study.minimum_sites is {minimum_sites}: secure sums as [privacy] has them are over more sites; raise "
@@ -251,26 +252,25 @@ def _too_few(least: Terms, wanted: int) -> str:
     )
 
 
-def terms_of_sums(protection: SumProtection, num_sites: int, minimum_sites: int | None) -> tuple[Terms, ...]:
-    """The terms of every secure sum of a round: one, or one a bucket, in the order of `bucket_sizes`.
+def bucket_terms(protection: SumProtection, num_sites: int, minimum_sites: int | None) -> tuple[Terms, ...]:
+    """The terms of the secure sum of each bucket, in the order of `bucket_sizes`; none without buckets.
 
-    A bucket is a secure sum of its own: threshold, colluding sites and mode hold within it. Where all sites must answer
-    all of a bucket must; else as many as its threshold needs, and `minimum_sites` over all buckets.
+    A bucket is a secure sum of its own: colluding sites and mode hold within it, its threshold is the default. Where
+    all sites must answer all of a bucket must, else as many as its threshold needs.
 
     Raises:
         ConfigError: as `terms_for`, and where buckets cannot be so.
     """
     if protection.bucket_size is None:
-        return (terms_for(protection, num_sites, minimum_sites),)
+        return ()
     sizes = bucket_sizes(num_sites, protection.bucket_size)
     if minimum_sites in (None, num_sites):
         return tuple(terms_for(protection, size, None) for size in sizes)
     terms = tuple(_terms(protection, size, None) for size in sizes)
-    fewest = sum(one.minimum_survivors for one in terms)
+    fewest = sum(sorted(one.minimum_survivors for one in terms)[:LEAST_BUCKETS])
     if minimum_sites is not None and minimum_sites < fewest:
         raise ConfigError(
-            f"study.minimum_sites is {minimum_sites}: the secure sums of {len(sizes)} buckets over {num_sites} sites "
-            f"need at least {fewest} together; raise minimum_sites to {fewest}, or write secure_sums = false under "
-            "[privacy]"
+            f"study.minimum_sites is {minimum_sites}: {LEAST_BUCKETS} buckets of {num_sites} sites need at least {fewest} "
+            f"together; raise minimum_sites to {fewest}, or write secure_sums = false under [privacy]"
         )
     return terms
