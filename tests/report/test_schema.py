@@ -15,7 +15,9 @@ from tests.report.make_schema import SHIPPED, built_in, digest_of, digests, sche
 from wardround.analytics.result import json_value
 from wardround.data.report import ContractReport, Violation
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.protection import SumProtection
 from wardround.report.outcome import OUTCOME_SCHEMA, OUTCOME_VERSION, DataReading, Failure
+from wardround.report.protection import SumsInWords
 from wardround.report.schema import outcome_schema, result_type, shipped_schema
 from wardround.sums import Steps, Vocabulary, workflow
 
@@ -68,7 +70,8 @@ def test_outcomes_fit_it(outcome, validator):
     )
     reading = DataReading(is_inferred=True, notes=("read so",), misfits=(misfit,))
     rules = {"North": DisclosureRules.of("nhs")}
-    more = replace(outcome, analyses=(broken,), reading=reading, site_disclosure=rules, date="2026-11-23")
+    sums = SumsInWords.of(SumProtection(bucket_size=3), 9, None)
+    more = replace(outcome, analyses=(broken,), reading=reading, site_disclosure=rules, sums=sums, date="2026-11-23")
     validator.validate(json.loads(more.to_json()))
 
 

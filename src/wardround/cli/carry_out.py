@@ -11,6 +11,7 @@ from wardround.analytics.result import Result
 from wardround.engines.simulation import Simulation
 from wardround.errors import WardroundError
 from wardround.report.outcome import AnalysisOutcome, DataReading, Failure, RunFacts, StudyOutcome
+from wardround.report.protection import SumsInWords
 from wardround.report.versions import versions
 from wardround.studies.fitted_model import with_fitted_models
 from wardround.studies.study import Analysis, Study
@@ -61,6 +62,7 @@ def carry_out(
         site_disclosure={
             site: rules for site, rules in simulation.site_disclosure.items() if rules != study.disclosure
         },
+        sums=SumsInWords.of(simulation.protection, len(simulation.sites), simulation.minimum_sites, noun="hospital"),
         reading=reading,
         date=date,
     )
@@ -93,6 +95,7 @@ def outcome_text(outcome: StudyOutcome) -> str:
     named = ", ".join(outcome.sites[:_MOST_NAMED])
     more = len(outcome.sites) - _MOST_NAMED
     head.append(f"{outcome.cohort.summary()}: {named}" + (f" and {more} more" if more > 0 else ""))
+    head.append(outcome.sums.line())
     return "\n".join([*head, *(_analysis_text(analysis) for analysis in outcome.analyses)])
 
 

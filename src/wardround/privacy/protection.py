@@ -54,7 +54,8 @@ class SumProtection:
             )
         if self.bucket_size is not None and self.threshold is not None:
             raise ValueError(
-                "threshold cannot be that of buckets and of sums over all sites at once; leave it out beside bucket_size"
+                "threshold cannot be that of buckets and of sums over all sites at once; leave it out beside "
+                "bucket_size"
             )
         self._check_plain()
 

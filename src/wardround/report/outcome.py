@@ -11,6 +11,7 @@ from wardround.analytics.census import CohortSize
 from wardround.analytics.result import Result, json_text, json_value
 from wardround.data.report import ContractReport
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.report.protection import IN_CLEAR, SumsInWords
 from wardround.report.run_facts import RunFacts
 from wardround.studies.study import Analysis, Study
 
@@ -99,6 +100,7 @@ class StudyOutcome:
         versions: of the packages that computed it, by name.
         disclosure: the rules that results keep to.
         site_disclosure: by site whose own rules tighten the study's, the rules that it keeps to.
+        sums: how the sums were protected.
         reading: how the sites' tables became data.
         date: on which it was carried out (ISO 8601); None where nobody said.
     """
@@ -111,6 +113,7 @@ class StudyOutcome:
     versions: Mapping[str, str]
     disclosure: DisclosureRules = field(default_factory=DisclosureRules)
     site_disclosure: Mapping[str, DisclosureRules] = field(default_factory=dict)
+    sums: SumsInWords = IN_CLEAR
     reading: DataReading = field(default_factory=DataReading)
     date: str | None = None
 
@@ -133,6 +136,7 @@ class StudyOutcome:
             "sites": list(self.sites),
             "disclosure": _rules(self.disclosure),
             "site_disclosure": {site: _rules(rules) for site, rules in self.site_disclosure.items()},
+            "privacy": self.sums.to_dict(),
             "data": self.reading.to_dict(),
             "wardround": self.versions["wardround"],
             "versions": dict(self.versions),

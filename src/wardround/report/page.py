@@ -12,6 +12,7 @@ from wardround.privacy.disclosure import DisclosureRules
 from wardround.report.citations import Bibliography, Piece, cited
 from wardround.report.figures import svg_of
 from wardround.report.outcome import AnalysisOutcome, Failure, StudyOutcome
+from wardround.report.protection import Said, named
 from wardround.report.rules import RuleInWords, rules_in_words
 from wardround.report.run_facts import RoundFacts, RunFacts, SiteFacts
 from wardround.report.tables import TableView, plain_names, sentence, table_view
@@ -23,6 +24,10 @@ _LONGEST_OPTION = 200
 FEDERATED_REFERENCE = (
     "Wolfson M, Wallace SE, Masca N, et al. DataSHIELD: resolving a conflict in contemporary bioscience: performing a "
     "pooled analysis of individual-level data without sharing the data. Int J Epidemiol 2010; 39(5): 1372-1382."
+)
+SECURE_SUMS_REFERENCE = (
+    "Bonawitz K, Ivanov V, Kreuter B, et al. Practical secure aggregation for privacy-preserving machine learning. "
+    "Proceedings of the 2017 ACM SIGSAC Conference on Computer and Communications Security (CCS 2017): 1175-1191."
 )
 
 
@@ -124,6 +129,37 @@ class RoundsView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SumsView:
+    """How the sums were protected.
+
+    Attributes:
+        line: in one line.
+        said: what people ask about it, and the answers.
+        in_clear: the analyses that asked for every site's own contribution; empty if there are none.
+        by_site: the analyses whose sums tell of each site, by the disclosure rules' leave; empty if there are none.
+        legs: how often each question went to and fro.
+    """
+
+    line: str
+    said: tuple[Said, ...]
+    in_clear: str
+    by_site: str
+    legs: int
+
+    @classmethod
+    def of(cls, outcome: StudyOutcome) -> SumsView:
+        """Read off an outcome."""
+        ran = [(one.analysis.title, one.facts) for one in outcome.analyses if one.facts]
+        return cls(
+            line=outcome.sums.line(),
+            said=outcome.sums.said(),
+            in_clear=named(title for title, facts in ran if facts.asks_in_clear),
+            by_site=named(title for title, facts in ran if facts.tells_of_sites),
+            legs=outcome.sums.legs,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageView:
     """The whole report."""
 
@@ -135,6 +171,7 @@ class PageView:
     asked: tuple[AskedView, ...]
     rules: tuple[RuleInWords, ...]
     tightened: tuple[TightenedView, ...]
+    sums: SumsView
 
     @property
     def num_rounds(self) -> int:
@@ -146,6 +183,11 @@ class PageView:
         """Bytes that one site sent over all analyses."""
         return sum(one.facts.bytes_up for one in self.analyses if one.facts)
 
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that one site was sent over all analyses."""
+        return sum(one.facts.bytes_down for one in self.analyses if one.facts)
+
     def lines(self, facts: RunFacts) -> tuple[RoundsView, ...]:
         """The record of a run, a line for rounds that differ in nothing but their numbers."""
         runs = groupby(facts.log, key=lambda round_: (round_.function, round_.absent))
@@ -155,7 +197,8 @@ class PageView:
 def page_view(outcome: StudyOutcome) -> PageView:
     """Put an outcome in the order in which a report shows it."""
     numbering, papers = _Numbering(), Bibliography()
-    overview = cited(_overview(outcome), (FEDERATED_REFERENCE,), papers)
+    references = (FEDERATED_REFERENCE, SECURE_SUMS_REFERENCE) if outcome.sums.terms else (FEDERATED_REFERENCE,)
+    overview = cited(_overview(outcome), references, papers)
     analyses = tuple(_analysis(one, numbering, papers) for one in outcome.analyses)
     ran = [one.facts for one in outcome.analyses if one.facts]
     return PageView(
@@ -170,6 +213,7 @@ def page_view(outcome: StudyOutcome) -> PageView:
             TightenedView(site=site, changes=_changes(outcome.study.disclosure, rules))
             for site, rules in outcome.site_disclosure.items()
         ),
+        sums=SumsView.of(outcome),
     )
 
 
@@ -259,6 +303,8 @@ def _overview(outcome: StudyOutcome) -> str:
     sentences = [head]
     if outcome.study.minimum_sites is not None:
         sentences.append(f"No sum was taken over fewer than {outcome.study.minimum_sites} hospitals.")
+    if outcome.sums.terms:
+        sentences.append("What each hospital contributed was masked, and only the sums were revealed (Bonawitz 2017).")
     sentences.append(
         "Real numbers were summed in 128-bit fixed point, so that a sum does not depend on the order of the hospitals."
     )

@@ -18,6 +18,7 @@ class RoundFacts:
         function: the site function, by name and version.
         meaning: what it computes, in words.
         tells_of_sites: whether the total tells what is one site's alone.
+        is_clear: whether each site's own contribution was asked for, in clear.
         num_people: counts of people or records that one site sent.
         num_real: real numbers that one site sent, to be summed exactly.
         num_bounded: numbers that one site sent, clipped and rounded.
@@ -38,6 +39,7 @@ class RoundFacts:
     bytes_down: int
     seconds: float
     absent: tuple[str, ...] = ()
+    is_clear: bool = False
 
     @property
     def numbers_up(self) -> int:
@@ -60,6 +62,7 @@ class RoundFacts:
             bytes_down=round_.bytes_down,
             seconds=round_.seconds,
             absent=tuple(round_.failures),
+            is_clear=round_.ask.is_clear,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class RoundFacts:
             "number": self.number,
             "function": self.function,
             "tells_of_sites": self.tells_of_sites,
+            "is_clear": self.is_clear,
             "people": self.num_people,
             "real": self.num_real,
             "bounded": self.num_bounded,
@@ -137,6 +141,16 @@ class RunFacts:
     def rounds(self) -> int:
         """Number of asks."""
         return len(self.log)
+
+    @property
+    def asks_in_clear(self) -> bool:
+        """Whether some ask was for every site's own contribution."""
+        return any(round_.is_clear for round_ in self.log)
+
+    @property
+    def tells_of_sites(self) -> bool:
+        """Whether some total tells what is one site's alone."""
+        return any(round_.tells_of_sites for round_ in self.log)
 
     @property
     def asked(self) -> Mapping[str, int]:

@@ -24,6 +24,7 @@ from typing_extensions import TypedDict, is_typeddict
 
 from wardround.analytics.census import CohortSize
 from wardround.report.outcome import OUTCOME_SCHEMA, OUTCOME_VERSION
+from wardround.report.protection import PrivacyForm
 from wardround.sums import Vocabulary, WorkflowType
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -99,6 +100,7 @@ class _Round(TypedDict):
         number: from 1.
         function: the site function, by name and version.
         tells_of_sites: whether the sum tells what is one site's alone.
+        is_clear: whether each site's own contribution was asked for, in clear.
         people: counts of people or records that one site sent.
         real: real numbers that one site sent, to be summed exactly.
         bounded: numbers that one site sent, clipped and rounded.
@@ -111,6 +113,7 @@ class _Round(TypedDict):
     number: int
     function: str
     tells_of_sites: bool
+    is_clear: bool
     people: int
     real: int
     bounded: int
@@ -240,6 +243,7 @@ class _Outcome(TypedDict):
         sites: the roster.
         disclosure: the rules that the results keep to.
         site_disclosure: by site whose own rules tighten the study's, the rules that it keeps to.
+        privacy: how the sums were protected.
         data: how the sites' tables became data.
         wardround: the version of Wardround.
         versions: of everything that computed, by name.
@@ -254,6 +258,7 @@ class _Outcome(TypedDict):
     sites: list[str]
     disclosure: _Disclosure
     site_disclosure: dict[str, _Disclosure]
+    privacy: PrivacyForm
     data: _Data
     wardround: str
     versions: dict[str, str]

@@ -23,7 +23,8 @@ _SEAL = 12 + 16
 # A site's message of a round begins with the context and its index.
 _HEAD = FRAME_BYTES + _DIGEST + _U16
 
-STRICT_LEGS, TWO_LEGS = 3, 2
+STRICT_LEGS, TWO_LEGS, PLAIN_LEGS = 3, 2, 1
+"""How often a round goes to and fro between a site and the coordinator."""
 
 
 def manifest_bytes(names: Sequence[str]) -> int:
@@ -156,7 +157,7 @@ def round_traffic(terms: Terms, vector_bytes: int, ask_bytes: int, *, num_droppe
 def plain_traffic(num_sites: int, vector_bytes: int, ask_bytes: int) -> Traffic:
     """Of one round in clear: the ask, and the contribution."""
     return Traffic(
-        legs=1,
+        legs=PLAIN_LEGS,
         site_up=vector_bytes,
         site_down=ask_bytes,
         coordinator_up=num_sites * ask_bytes,

@@ -270,7 +270,7 @@ def bucket_terms(protection: SumProtection, num_sites: int, minimum_sites: int |
     fewest = sum(sorted(one.minimum_survivors for one in terms)[:LEAST_BUCKETS])
     if minimum_sites is not None and minimum_sites < fewest:
         raise ConfigError(
-            f"study.minimum_sites is {minimum_sites}: {LEAST_BUCKETS} buckets of {num_sites} sites need at least {fewest} "
-            f"together; raise minimum_sites to {fewest}, or write secure_sums = false under [privacy]"
+            f"study.minimum_sites is {minimum_sites}: {LEAST_BUCKETS} buckets of {num_sites} sites need at least "
+            f"{fewest} together; raise minimum_sites to {fewest}, or write secure_sums = false under [privacy]"
         )
     return terms
