@@ -244,6 +244,8 @@ def test_truncated_and_extended_messages_are_malformed(kind: Kind, decode: Calla
         with pytest.raises(MessageRefusedError) as error:
             decode(message)
         assert error.value.rule == "malformed"
+    with pytest.raises(MessageRefusedError, match="at most"):  # before anything else of it is looked at
+        decode(bytes(MAX_MANIFEST_BYTES + 1))
 
 
 # Golden vectors
