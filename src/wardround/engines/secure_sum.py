@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,11 @@ from wardround.privacy.secagg.keys import KEY_BYTES, SigningKey
 from wardround.privacy.secagg.manifest import Manifest
 from wardround.privacy.secagg.messages import CHUNK_BYTES, Chunk
 from wardround.privacy.secagg.prg import apply_masks
+from wardround.privacy.secagg.recording import opened_entry, round_entries, summed_entry
 from wardround.privacy.secagg.roster import RosterSite
 from wardround.privacy.secagg.site import SiteSecrets, SiteState
 from wardround.privacy.secagg.terms import Terms
+from wardround.privacy.secagg.transcript import Entry, Refused
 from wardround.privacy.secagg.vector import (
     VectorShape,
     add_words,
@@ -37,6 +39,7 @@ from wardround.privacy.secagg.vector import (
     to_words,
 )
 from wardround.sums.contribution import Flat, Layout
+from wardround.sums.message import pack_total
 from wardround.sums.workflow import Total
 
 
@@ -56,6 +59,13 @@ class Traffic:
     down: int = 0
 
 
+class Recorder(Protocol):
+    """What keeps a transcript: `TranscriptFile`."""
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        """Add entries; they are kept when this returns."""
+
+
 class SecureFederation:
     """The machines of a study's sites and of its coordinator, set up.
 
@@ -68,10 +78,12 @@ class SecureFederation:
     Attributes:
         manifest: what all sites signed.
         setup_messages: the set-up's messages, for a transcript.
+        recorder: keeps the transcript of all sums; None keeps none.
     """
 
     def __init__(self, sites: Collection[str], terms: Terms, entropy: Entropy, study_digest: bytes = bytes(32)) -> None:
         self._entropy = entropy
+        self.recorder: Recorder | None = None
         identities = {name: entropy.random(KEY_BYTES) for name in sites}
         self.signing_seed = entropy.random(KEY_BYTES)
         roster = tuple(RosterSite(name, SigningKey.from_seed(seed).public) for name, seed in identities.items())
@@ -103,6 +115,7 @@ class SecureFederation:
                     state, ready = coordinator_setup.step(state, SetUpArrived(index, effect.message))
                     bundles += [bundle.messages for bundle in ready]
         assert state.phase == SetUpPhase.READY
+        self.keys = state.keys
         return bundles[1], bundles[2]
 
     def step(self, index: int, event: site.Event) -> site.Effects:
@@ -128,6 +141,7 @@ class SecureSum:
         layout: of every contribution.
         num_sites: how many contributions the sum is planned for.
         losses: when sites are lost that answer this ask.
+        function_id: of the site function, for the transcript.
 
     Guarantees:
         masked_equals_unmasked: the total is, bit for bit, what `PlainSum` gives for the same contributions.
@@ -141,13 +155,16 @@ class SecureSum:
     layout: Layout
     num_sites: int
     losses: Mapping[str, Loss] = field(default_factory=dict)
+    function_id: str = ""
     traffic: Traffic = field(default_factory=Traffic)
     left_out: dict[str, str] = field(default_factory=dict)
+    _opening: Opening = field(init=False)
     _state: coordinator.RoundState = field(init=False)
     _shape: VectorShape = field(init=False)
     _layout_digest: bytes = field(init=False)
     _sum: NDArray[np.uint64] = field(init=False)
     _arriving: NDArray[np.uint64] = field(init=False)
+    _unrecorded: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         manifest, broadcast_digest = self.federation.manifest, hashlib.sha256(self.broadcast).digest()
@@ -162,13 +179,34 @@ class SecureSum:
             roster=tuple(sorted(manifest.index_of(name) for name in self.roster)),
             broadcast_digest=broadcast_digest,
         )
+        self._opening = opening
         self._state, _ = coordinator.open_round(
-            manifest, self.federation.signing_seed, opening, self._layout_digest, self._shape.num_words
+            manifest,
+            self.federation.signing_seed,
+            opening,
+            keys=self.federation.keys,
+            layout=self._layout_digest,
+            num_words=self._shape.num_words,
         )
+        self._record(opened_entry(self._state, self.function_id, self._layout_digest))
         for index in opening.roster:
             message = self._owed(index)
             self.traffic.down += len(self.broadcast)
-            self.federation.step(index, site.Opened(message, hashlib.sha256(self.broadcast).digest()))
+            self._step(index, site.Opened(message, hashlib.sha256(self.broadcast).digest()))
+
+    def _step(self, index: int, event: site.Event) -> site.Effects:
+        """Let a site take an event in; what it refuses is recorded."""
+        try:
+            return self.federation.step(index, event)
+        except MessageRefusedError as error:
+            self._record(Refused.of(error))
+            raise
+
+    def _record(self, *entries: Entry) -> None:
+        """Put entries into the transcript, with those that wait."""
+        if self.federation.recorder:
+            self.federation.recorder.record([*self._unrecorded, *entries])
+        self._unrecorded.clear()
 
     @property
     def bytes_up(self) -> int:
@@ -185,9 +223,11 @@ class SecureSum:
         """As `Summing.add`: the site encodes, masks and uploads; the coordinator checks and adds."""
         index = self.federation.manifest.index_of(name)
         words = to_words(flat, self.layout, self.num_sites, rng)
-        (upload,) = self.federation.step(
+        (upload,) = self._step(
             index,
-            site.Computed(run=self.run, words=words, num_wide=self._shape.num_wide, layout=self._layout_digest),
+            site.Computed(
+                opening=self._opening, words=words, num_wide=self._shape.num_wide, layout=self._layout_digest
+            ),
         )
         assert isinstance(upload, site.Upload)
         self._arrived(coordinator.UploadArrived(index, upload.message))
@@ -202,7 +242,17 @@ class SecureSum:
     def _arrived(self, event: coordinator.Event) -> None:
         if not isinstance(event, coordinator.Closed):
             self.traffic.up += len(event.message)
-        self._state, effects = coordinator.step(self._state, event)
+        before = self._state
+        try:
+            self._state, effects = coordinator.step(before, event)
+        except MessageRefusedError as error:
+            self._record(Refused.of(error))
+            raise
+        if self.federation.recorder:
+            self._unrecorded += round_entries(before, event, self._state, effects)
+        # What a leg led to is on disk before anybody is told of it.
+        if self._state.phase not in (before.phase, coordinator.Phase.DONE):
+            self._record()
         for effect in effects:
             self._carry_out(effect)
 
@@ -239,7 +289,10 @@ class SecureSum:
             raise LocalProtocolError(f"the round ended as {self._state.phase}")
         manifest = self.federation.manifest
         total = contribution_of(self._sum, self.layout, self.num_sites, len(self._state.survivors))
-        return Total(total, tuple(manifest.name_of(index) for index in self._state.survivors))
+        summed = Total(total, tuple(manifest.name_of(index) for index in self._state.survivors))
+        if self.federation.recorder:
+            self._record(summed_entry(self._state, pack_total(summed)))
+        return summed
 
     def _lost_before(self, phase: coordinator.Phase) -> set[int]:
         index_of = self.federation.manifest.index_of
@@ -253,7 +306,7 @@ class SecureSum:
         message = self._owed(index)
         is_agreement = self._state.phase == coordinator.Phase.UNMASK and self._state.manifest.terms.is_strict
         event = site.AgreementArrived(message) if is_agreement else site.SurvivorsArrived(message)
-        for effect in self.federation.step(index, event):
+        for effect in self._step(index, event):
             assert isinstance(effect, site.Send)
             if self._state.phase == coordinator.Phase.CONSISTENCY:
                 self._arrived(coordinator.ConsistencyArrived(index, effect.message))
