@@ -101,6 +101,12 @@ contract_app = typer.Typer(
     help="Data contracts: what every site's table must hold.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(contract_app, name="contract")
+audit_app = typer.Typer(
+    help="Transcripts of secure sums: what was asked, who signed what, who is in which total.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(audit_app, name="audit")
 
 
 @app.callback()
@@ -162,6 +168,26 @@ def contract_check(
     from wardround.cli.contract import check_contract
 
     raise typer.Exit(check_contract(contract, tables, as_json=as_json))
+
+
+@audit_app.command("verify")
+def audit_verify(
+    transcript: Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="The transcript, from `run --record`.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Fingerprint of the manifest that the sites have agreed on.")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Accept a transcript that is not closed: it is still being written.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Verify a transcript; exit code 1 where a byte was altered, a rule is broken, or it is not closed."""
+    from wardround.cli.audit import verify_transcript
+
+    raise typer.Exit(
+        verify_transcript(transcript, fingerprint=fingerprint, allows_unfinished=unfinished, as_json=as_json)
+    )
 
 
 @app.command()
