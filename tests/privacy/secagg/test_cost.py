@@ -42,7 +42,7 @@ def test_sizes_of_a_round():
     assert cost.masked_input_bytes(4, 2 * MIB + 8) - cost.masked_input_bytes(4, 800) == 2 * 32
     assert cost.chunks_bytes(2 * MIB + 8) == 3 * (6 + 32 + 2 + 4) + 2 * MIB + 8
     assert cost.chunks_bytes(0) == 0
-    assert cost.survivors_bytes(4, 3) == 6 + 32 + 2 + 3 * (2 + 32 + 32 + 64 + blob) + 64
+    assert cost.survivors_bytes(4, 3) == 6 + 32 + 2 + 2 + 3 * (2 + 32 + 32 + 64 + (2 + 2) * 32 + blob) + 64
     assert cost.consistency_bytes() == 6 + 32 + 2 + 32 + 64
     assert cost.agreement_bytes(3) == 6 + 32 + 2 + 3 * (2 + 64) + 64
     assert cost.unmask_bytes(4, 3) == 6 + 32 + 2 + 32 + 3 * 2 * 36 + 64

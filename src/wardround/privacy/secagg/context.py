@@ -64,11 +64,18 @@ class Opening:
         verify(manifest.coordinator, signature, "opening", manifest.digest, body, broadcast_digest, peer=COORDINATOR)
         return cls(run=run, round=number, attempt=attempt, roster=roster, broadcast_digest=broadcast_digest)
 
-    def context(self, manifest: Manifest, layout: bytes) -> bytes:
-        """`ctx`, 32 bytes, for a vector whose layout has this digest."""
+    def context(self, manifest: Manifest, keys: bytes, layout: bytes) -> bytes:
+        """`ctx`, 32 bytes, for a vector whose layout has this digest, among sites with these keys.
+
+        Args:
+            manifest: of the study.
+            keys: `keys_digest` of the set-up. After another set-up no signature counts that was made before it.
+            layout: `layout_digest` of the vector.
+        """
         return digest(
             "context",
             manifest.digest,
+            keys,
             self.run,
             u32(self.round),
             u16(self.attempt),

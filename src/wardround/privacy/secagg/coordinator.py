@@ -3,10 +3,11 @@
     MASKED_INPUT --Closed--> CONSISTENCY --all signed, or Closed--> UNMASK --all answered, or Closed--> DONE
     (two_leg: MASKED_INPUT --Closed--> UNMASK; anything that cannot go on leads to FAILED)
 
-The masked vectors are not in the state: the driver assembles one from its chunks, each checked here before it is
-stored, and adds it to the sum when the machine says that it is whole. So the memory is that of two
-vectors, whatever the number of sites. `message_for` says at any time what a site is owed, so that a site that comes
-back, or a coordinator that was started again, goes on where it was.
+The driver stores the new state, and the sum with it, before it sends anything. The masked vectors are not in the
+state: the driver assembles one from its chunks, each checked here before it is stored, and adds it to the sum when the
+machine says that it is whole. So the memory is that of two vectors, whatever the number of sites. `message_for` says at
+any time what a site is owed, so that a site that comes back, or a coordinator that was started again, goes on where it
+was.
 
 References:
     Bonawitz et al., Practical Secure Aggregation (CCS 2017), figure 4; `docs/protocol.md`, section 5.
@@ -14,16 +15,37 @@ References:
 
 from __future__ import annotations
 
-import enum
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround.errors import LocalProtocolError, MessageRefusedError
+from wardround.privacy.secagg.commitments import SHARE_COMMITMENT_BYTES as COMMITMENT
+from wardround.privacy.secagg.commitments import path_of, seed_commitment, share_commitments
 from wardround.privacy.secagg.context import Opening
+from wardround.privacy.secagg.coordinator_state import (
+    AddVector,
+    Announce,
+    ChunkArrived,
+    Closed,
+    ConsistencyArrived,
+    Effect,
+    Effects,
+    Event,
+    Fail,
+    Phase,
+    RemoveMasks,
+    RoundState,
+    StoreChunk,
+    StoredUpload,
+    UnmaskArrived,
+    UploadArrived,
+)
 from wardround.privacy.secagg.keys import SigningKey
 from wardround.privacy.secagg.messages import (
     CHUNK_BYTES,
@@ -32,200 +54,43 @@ from wardround.privacy.secagg.messages import (
     Consistency,
     Evidence,
     MaskedInput,
+    Sealed,
     Survivors,
     Unmask,
     num_chunks,
-    seed_commitment,
-    share_commitment,
     survivors_digest,
 )
-from wardround.privacy.secagg.messages import SHARE_COMMITMENT_BYTES as COMMITMENT
 from wardround.privacy.secagg.shamir import LIMBS, SHARE_BYTES, combine
-from wardround.privacy.secagg.stored import Octets, StoredManifest
+from wardround.privacy.secagg.stored import StoredManifest
 
+__all__ = [
+    "AddVector",
+    "Announce",
+    "ChunkArrived",
+    "Closed",
+    "ConsistencyArrived",
+    "Effect",
+    "Effects",
+    "Event",
+    "Fail",
+    "Phase",
+    "RemoveMasks",
+    "RoundState",
+    "StoreChunk",
+    "StoredUpload",
+    "UnmaskArrived",
+    "UploadArrived",
+    "evidence_of",
+    "message_for",
+    "open_round",
+    "step",
+]
 
-class Phase(enum.StrEnum):
-    """What the coordinator waits for."""
-
-    MASKED_INPUT = "masked_input"
-    CONSISTENCY = "consistency"
-    UNMASK = "unmask"
-    DONE = "done"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredUpload:
-    """A masked_input that was accepted, what its sender signed by it, and how many of its chunks have come."""
-
-    masked: MaskedInput
-    evidence: Evidence
-    num_chunks: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundState:
-    """All that the coordinator knows of a round, but for the vectors.
-
-    Attributes:
-        manifest: of the study.
-        signing: seed of the coordinator's own Ed25519 key.
-        run, round, attempt, roster, broadcast_digest: of the opening.
-        context: of the round, 32 bytes.
-        num_words: of every vector.
-        phase: what it waits for.
-        uploads: by index.
-        survivors: U, once the first leg is closed.
-        signatures: consistency signatures by index.
-        releases: shares by index of their holder.
-        failure: why it failed.
-    """
-
-    manifest: StoredManifest
-    signing: Octets = field(repr=False)
-    run: Octets
-    round: int
-    attempt: int
-    roster: tuple[int, ...]
-    broadcast_digest: Octets
-    context: Octets
-    num_words: int
-    phase: Phase = Phase.MASKED_INPUT
-    uploads: Mapping[int, StoredUpload] = field(default_factory=dict)
-    survivors: tuple[int, ...] = ()
-    signatures: Mapping[int, Octets] = field(default_factory=dict)
-    releases: Mapping[int, Octets] = field(default_factory=dict, repr=False)
-    failure: str = ""
-
-    @property
-    def uploaded(self) -> tuple[int, ...]:
-        """Indices of the sites whose whole vector is here."""
-        whole = num_chunks(self.num_words)
-        return tuple(
-            index for index in self.roster if index in self.uploads and self.uploads[index].num_chunks == whole
-        )
-
-    @property
-    def waits_for(self) -> tuple[int, ...]:
-        """Indices of the sites that have not answered in this phase."""
-        if self.phase == Phase.MASKED_INPUT:
-            return tuple(index for index in self.roster if index not in self.uploaded)
-        answers = {Phase.CONSISTENCY: self.signatures, Phase.UNMASK: self.releases}.get(self.phase)
-        return () if answers is None else tuple(index for index in self.survivors if index not in answers)
-
-    @property
-    def can_close(self) -> bool:
-        """Whether enough sites have answered in this phase to go on without the others."""
-        terms = self.manifest.terms
-        if self.phase == Phase.MASKED_INPUT:
-            return len(self.uploaded) >= terms.minimum_survivors
-        answers = {Phase.CONSISTENCY: self.signatures, Phase.UNMASK: self.releases}.get(self.phase, {})
-        return len(answers) >= terms.threshold
-
-    def names(self, indices: tuple[int, ...]) -> str:
-        """Names of sites, for messages."""
-        return ", ".join(self.manifest.roster[index].name for index in indices)
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True)
-class UploadArrived:
-    """A masked_input from a site."""
-
-    site: int
-    message: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkArrived:
-    """A chunk from a site."""
-
-    site: int
-    message: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ConsistencyArrived:
-    """A consistency signature from a site."""
-
-    site: int
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class UnmaskArrived:
-    """Shares from a site."""
-
-    site: int
-    message: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The time for this phase is over, or the driver sees that nobody else will answer."""
-
-
-Event: TypeAlias = UploadArrived | ChunkArrived | ConsistencyArrived | UnmaskArrived | Closed
-
-
-# Effects
-
-
-@dataclass(frozen=True, slots=True)
-class StoreChunk:
-    """Put a chunk, which is authentic, in its place in the site's vector."""
-
-    site: int
-    number: int
-    content: bytes | memoryview = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AddVector:
-    """The site's vector is whole and authentic: add it to the sum."""
-
-    site: int
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """These sites are owed a message now: `message_for`."""
-
-    sites: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveMasks:
-    """Apply these masks to the sum: it is then the total over the survivors."""
-
-    survivors: tuple[int, ...]
-    masks: tuple[tuple[bytes, int], ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """The round cannot be completed; another attempt may be opened.
-
-    Attributes:
-        reason: in words.
-        rule: that a peer broke; None where too few answered.
-        peer: who broke it.
-    """
-
-    reason: str
-    rule: str | None = None
-    peer: str | None = None
-
-
-Effect: TypeAlias = StoreChunk | AddVector | Announce | RemoveMasks | Fail
-Effects: TypeAlias = tuple[Effect, ...]
 Handler: TypeAlias = Callable[[RoundState, Any], tuple[RoundState, Effects]]
 
 
 def open_round(
-    manifest: StoredManifest, signing: bytes, opening: Opening, layout: bytes, num_words: int
+    manifest: StoredManifest, signing: bytes, opening: Opening, *, keys: bytes, layout: bytes, num_words: int
 ) -> tuple[RoundState, Effects]:
     """Begin a round.
 
@@ -233,6 +98,7 @@ def open_round(
         manifest: of the study.
         signing: seed of the coordinator's Ed25519 key, whose public part the manifest pins.
         opening: of the round.
+        keys: `keys_digest` of the set-up's advertisements.
         layout: digest of the vector's layout.
         num_words: of the vector.
 
@@ -254,7 +120,7 @@ def open_round(
         attempt=opening.attempt,
         roster=roster,
         broadcast_digest=opening.broadcast_digest,
-        context=opening.context(manifest, layout),
+        context=opening.context(manifest, keys, layout),
         num_words=num_words,
     )
     return state, (Announce(roster),)
@@ -292,17 +158,30 @@ def message_for(state: RoundState, site: int) -> bytes | None:
         return None
     is_strict = state.manifest.terms.is_strict
     if state.phase == Phase.CONSISTENCY or (state.phase == Phase.UNMASK and not is_strict):
-        place = state.roster.index(site)
         survivors = Survivors(
             context=state.context,
+            holder=site,
             evidence=evidence_of(state),
-            blobs=tuple(state.uploads[index].masked.blobs[place] for index in state.survivors),
+            sealed=_sealed_for(state, state.roster.index(site)),
         )
         return survivors.to_bytes(state.manifest, signing)
     if state.phase == Phase.UNMASK:
         agreement = Agreement(context=state.context, signatures=tuple(sorted(state.signatures.items())))
         return agreement.to_bytes(state.manifest, signing)
     return None
+
+
+def _sealed_for(state: RoundState, place: int) -> tuple[Sealed, ...]:
+    uploads = [state.uploads[index] for index in state.survivors]
+    return tuple(
+        Sealed(
+            seeds_digest=upload.masked.seeds_digest,
+            committed=hashlib.sha256(upload.masked.share_commitments[place]).digest(),
+            path=path_of(upload.leaves, place),
+            blob=upload.masked.blobs[place],
+        )
+        for upload in uploads
+    )
 
 
 def evidence_of(state: RoundState) -> tuple[Evidence, ...]:
@@ -337,14 +216,14 @@ def _check(state: RoundState, site: int, sender: int, context: bytes) -> str:
 def _upload_arrived(state: RoundState, event: UploadArrived) -> tuple[RoundState, Effects]:
     masked = MaskedInput.from_bytes(event.message, _name(state, event.site), len(state.roster), state.num_words)
     name = _check(state, event.site, masked.sender, masked.context)
-    evidence = masked.evidence
-    evidence.verify(state.manifest, state.context)
-    known = state.uploads.get(event.site)
-    if known is not None:
+    if (known := state.uploads.get(event.site)) is not None:
         if known.masked != masked:
             raise MessageRefusedError("out_of_turn", name, "it has uploaded something else in this round")
         return state, ()  # it lost the connection and begins again: `uploads` says how far it had come
-    new = replace(state, uploads={**state.uploads, event.site: StoredUpload(masked=masked, evidence=evidence)})
+    leaves = masked.leaves(state.roster)
+    upload = StoredUpload(masked=masked, leaves=leaves, evidence=masked.evidence(leaves))
+    upload.evidence.verify(state.manifest, state.context)
+    new = replace(state, uploads={**state.uploads, event.site: upload})
     return new, () if num_chunks(state.num_words) else (AddVector(event.site),)
 
 
@@ -384,17 +263,17 @@ def _inputs_closed(state: RoundState, event: Closed) -> tuple[RoundState, Effect
     if (at_odds := _at_odds(new)) is not None:
         names = state.names(at_odds)
         return _failed(state, Fail(f"{names} committed to different seeds for one pair", "seed", names))
-    return new, (Announce(survivors),)
+    named = replace(new, survivors_digest=survivors_digest(new.context, evidence_of(new)))
+    return named, (Announce(survivors),)
 
 
 def _at_odds(state: RoundState) -> tuple[int, int] | None:
     """Two survivors whose commitments to their common seed differ: their masks would not cancel."""
-    uploads = {index: state.uploads[index].masked for index in state.survivors}
-    places = {index: place for place, index in enumerate(state.roster)}
-    for i in state.survivors:
-        for j in state.survivors:
-            if i < j and uploads[i].seed_commitments[places[j]] != uploads[j].seed_commitments[places[i]]:
-                return i, j
+    commitments = {index: state.uploads[index].masked.seed_commitments for index in state.survivors}
+    places = state.places
+    for i, j in combinations(state.survivors, 2):
+        if commitments[i][places[j]] != commitments[j][places[i]]:
+            return i, j
     return None
 
 
@@ -403,14 +282,10 @@ def _consistency_arrived(state: RoundState, event: ConsistencyArrived) -> tuple[
     name = _check(state, event.site, message.sender, message.context)
     if event.site not in state.survivors:
         raise MessageRefusedError("out_of_turn", name, "its contribution is not in the sum")
-    if message.survivors_digest != _survivors_digest(state):
+    if message.survivors_digest != state.survivors_digest:
         raise MessageRefusedError("survivors", name, "it signed other survivors than it was sent")
     new = replace(state, signatures={**state.signatures, event.site: message.signature})
     return (new, ()) if new.waits_for else _signatures_closed(new, Closed())
-
-
-def _survivors_digest(state: RoundState) -> bytes:
-    return survivors_digest(state.context, evidence_of(state))
 
 
 def _signatures_closed(state: RoundState, event: Closed) -> tuple[RoundState, Effects]:
@@ -431,29 +306,25 @@ def _unmask_arrived(state: RoundState, event: UnmaskArrived) -> tuple[RoundState
     _check(state, event.site, message.sender, message.context)
     if event.site not in state.survivors:
         raise MessageRefusedError("out_of_turn", name, "its contribution is not in the sum")
-    if message.survivors_digest != _survivors_digest(state):
+    if message.survivors_digest != state.survivors_digest:
         raise MessageRefusedError("survivors", name, "it releases shares for other survivors than it was sent")
     _check_shares(state, event.site, message.shares, name)
     new = replace(state, releases={**state.releases, event.site: message.shares})
     return (new, ()) if new.waits_for else _releases_closed(new, Closed())
 
 
-def _dropped(state: RoundState) -> tuple[int, ...]:
-    return tuple(index for index in state.roster if index not in state.survivors)
-
-
 def _check_shares(state: RoundState, holder: int, shares: bytes, name: str) -> None:
-    """Each share must be the one that its sender committed to."""
-    roster, start = state.roster, 0
-    dropped = [roster.index(index) for index in _dropped(state)]
+    """Each share must be the one that its sender committed to, as the holder checked before it signed or released."""
+    roster_places, start = state.places, 0
+    dropped = [roster_places[index] for index in state.dropped]
     for sender in state.survivors:
-        committed = state.uploads[sender].masked.share_commitments[roster.index(holder)]
-        for place in (roster.index(sender), *dropped):
-            share = shares[start : start + SHARE_BYTES]
-            start += SHARE_BYTES
-            expected = committed[place * COMMITMENT : (place + 1) * COMMITMENT]
-            if share_commitment(state.context, sender, holder, place, share) != expected:
-                raise MessageRefusedError("share", name, f"a share of site {_name(state, sender)!r} is not its own")
+        committed = state.uploads[sender].masked.share_commitments[roster_places[holder]]
+        places = (roster_places[sender], *dropped)
+        stop = start + len(places) * SHARE_BYTES
+        found = share_commitments(state.context, sender, holder, shares[start:stop], places)
+        if found != [committed[place * COMMITMENT : (place + 1) * COMMITMENT] for place in places]:
+            raise MessageRefusedError("share", name, f"a share of site {_name(state, sender)!r} is not its own")
+        start = stop
 
 
 def _releases_closed(state: RoundState, event: Closed) -> tuple[RoundState, Effects]:
@@ -463,37 +334,50 @@ def _releases_closed(state: RoundState, event: Closed) -> tuple[RoundState, Effe
     if liar is not None:
         name = _name(state, liar)
         return _failed(state, Fail(f"the shares of {name} do not give back what it committed to", "seed", name))
-    done = replace(state, phase=Phase.DONE, releases={}, uploads=state.uploads)
+    done = replace(state, phase=Phase.DONE, releases={})
     return done, (RemoveMasks(state.survivors, _masks(state, seeds)),)
 
 
-def _seeds(state: RoundState) -> tuple[dict[int, list[bytes]], int | None]:
+def _seeds(state: RoundState) -> tuple[Mapping[int, Sequence[bytes]], int | None]:
     """By survivor: the seed of its self mask, then those of its masks with the dropped. Or who shared others."""
-    dropped = _dropped(state)
+    num_each = 1 + len(state.dropped)
     holders = sorted(state.releases)[: state.manifest.terms.threshold]
     released = np.stack([np.frombuffer(state.releases[holder], "<u2") for holder in holders])
-    shares = released.reshape(len(holders), len(state.survivors), 1 + len(dropped), LIMBS)
-    seeds: dict[int, list[bytes]] = {}
-    for number, sender in enumerate(state.survivors):
-        peers = (sender, *dropped)
-        commitments = state.uploads[sender].masked.seed_commitments
+    shares = released.reshape(len(holders), -1, LIMBS)
+    try:
+        joined = combine(shares, holders)
+    except ValueError:  # no seed at all: whose?
+        return {}, _not_a_seed(state, shares, holders)
+    seeds = {
+        sender: joined[number * num_each : (number + 1) * num_each] for number, sender in enumerate(state.survivors)
+    }
+    return seeds, next((sender for sender in seeds if not _are_committed(state, sender, seeds[sender])), None)
+
+
+def _not_a_seed(state: RoundState, shares: NDArray[np.uint16], holders: Sequence[int]) -> int:
+    by_sender = np.split(shares, len(state.survivors), axis=1)
+    for sender, own in zip(state.survivors, by_sender, strict=True):
         try:
-            seeds[sender] = combine(shares[:, number], holders)
+            combine(own, holders)
         except ValueError:
-            return {}, sender
-        for peer, seed in zip(peers, seeds[sender], strict=True):
-            expected = commitments[state.roster.index(peer)]
-            if seed_commitment(state.context, sender, peer, seed) != expected:
-                return {}, sender
-    return seeds, None
+            return sender
+    raise AssertionError("each site's shares give a seed, and all sites' together do not")
 
 
-def _masks(state: RoundState, seeds: Mapping[int, list[bytes]]) -> tuple[tuple[bytes, int], ...]:
+def _are_committed(state: RoundState, sender: int, seeds: Sequence[bytes]) -> bool:
+    commitments, places = state.uploads[sender].masked.seed_commitments, state.places
+    return all(
+        seed_commitment(state.context, sender, peer, seed) == commitments[places[peer]]
+        for peer, seed in zip((sender, *state.dropped), seeds, strict=True)
+    )
+
+
+def _masks(state: RoundState, seeds: Mapping[int, Sequence[bytes]]) -> tuple[tuple[bytes, int], ...]:
     """What the survivors added and nobody took away again, with the sign that takes it away."""
-    masks = []
+    masks, dropped = [], state.dropped
     for sender, (own, *others) in seeds.items():
         masks.append((own, -1))
-        masks += [(seed, -1 if peer > sender else 1) for peer, seed in zip(_dropped(state), others, strict=True)]
+        masks += [(seed, -1 if peer > sender else 1) for peer, seed in zip(dropped, others, strict=True)]
     return tuple(masks)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from wardround.errors import MessageRefusedError
+from wardround.errors import LocalProtocolError, MessageRefusedError
 from wardround.privacy.secagg.manifest import Advertisement, Encapsulations, keys_digest
 from wardround.privacy.secagg.stored import Octets, StoredManifest
 
@@ -51,6 +51,17 @@ class SetUpState:
         messages = self.advertisements if self.phase == SetUpPhase.ENCAPSULATE else self.encapsulations
         return tuple(messages[index] for index in range(len(self.manifest.roster)))
 
+    @property
+    def keys(self) -> bytes:
+        """`keys_digest` of all advertisements, 32 bytes: what every context of a round holds.
+
+        Raises:
+            LocalProtocolError: some are missing.
+        """
+        if self.phase == SetUpPhase.ADVERTISE_KEYS:
+            raise LocalProtocolError(f"no round can be opened before the set-up: {', '.join(self.missing)} must enrol")
+        return keys_digest([self.advertisements[index] for index in range(len(self.manifest.roster))])
+
 
 @dataclass(frozen=True, slots=True)
 class SetUpArrived:
@@ -79,9 +90,11 @@ def step(state: SetUpState, event: SetUpArrived) -> tuple[SetUpState, SetUpEffec
     if not 0 <= event.site < len(state.manifest.roster):
         raise MessageRefusedError("unknown_peer", str(event.site), "the manifest's roster has no such site")
     name = state.manifest.roster[event.site].name
+    if event.message in (state.advertisements.get(event.site), state.encapsulations.get(event.site)):
+        return state, ()  # the site was stopped, and does not know that it had sent it
     if state.phase == SetUpPhase.ADVERTISE_KEYS:
         _check_sender(Advertisement.from_bytes(event.message, state.manifest).index, event.site, name)
-        _check_new(state.advertisements, event, name)
+        _check_first(state.advertisements, event, name)
         known = replace(state, advertisements={**state.advertisements, event.site: event.message})
         return _advanced(known, SetUpPhase.ENCAPSULATE)
     if state.phase == SetUpPhase.ENCAPSULATE:
@@ -89,7 +102,7 @@ def step(state: SetUpState, event: SetUpArrived) -> tuple[SetUpState, SetUpEffec
         _check_sender(message.index, event.site, name)
         if message.keys_digest != keys_digest(state.bundle):
             raise MessageRefusedError("manifest", name, "it is for other keys than those that were advertised")
-        _check_new(state.encapsulations, event, name)
+        _check_first(state.encapsulations, event, name)
         known = replace(state, encapsulations={**state.encapsulations, event.site: event.message})
         return _advanced(known, SetUpPhase.READY)
     raise MessageRefusedError("out_of_turn", name, "the set-up is complete")
@@ -100,8 +113,8 @@ def _check_sender(claimed: int, site: int, name: str) -> None:
         raise MessageRefusedError("unknown_peer", name, f"it is signed as site {claimed}")
 
 
-def _check_new(known: Mapping[int, bytes], event: SetUpArrived, name: str) -> None:
-    if event.site in known and known[event.site] != event.message:
+def _check_first(known: Mapping[int, bytes], event: SetUpArrived, name: str) -> None:
+    if event.site in known:
         raise MessageRefusedError("out_of_turn", name, "it has sent another message of this kind")
 
 

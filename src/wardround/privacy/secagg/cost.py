@@ -67,8 +67,9 @@ def chunks_bytes(vector_bytes: int) -> int:
 
 def survivors_bytes(num_in_round: int, num_survivors: int) -> int:
     """Size of survivors, of which each survivor gets its own."""
-    each = _U16 + 2 * _DIGEST + _SIGNATURE + _SEAL + num_in_round * _SHARE
-    return FRAME_BYTES + _DIGEST + _U16 + num_survivors * each + _SIGNATURE
+    proof = (2 + (num_in_round - 1).bit_length()) * _DIGEST
+    each = _U16 + 2 * _DIGEST + _SIGNATURE + proof + _SEAL + num_in_round * _SHARE
+    return _HEAD + _U16 + num_survivors * each + _SIGNATURE
 
 
 def consistency_bytes() -> int:

@@ -1,7 +1,8 @@
 """A site's machine: `step(state, event, entropy) -> (state, effects)`. It does no IO and keeps no clock.
 
 The driver stores the new state before it carries an effect out. So a site that is stopped at any moment and
-started from its stored state never gives two different answers in one context.
+started from its stored state never gives two different answers in one context. What was stored and not sent is sent
+when the same question comes again; a masked vector alone is not kept, so its round needs another attempt.
 
     set-up    NEW --Enrol--> ADVERTISED --AdvertisementsArrived--> ENCAPSULATED --EncapsulationsArrived--> READY
     a round   Opened -> ASKED --Computed--> MASKED --SurvivorsArrived--> SIGNED --AgreementArrived--> RELEASED
@@ -15,257 +16,85 @@ References:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wardround.errors import LocalProtocolError, MessageRefusedError
+from wardround.privacy.secagg import site_setup
+from wardround.privacy.secagg.commitments import seed_commitment, share_commitments
 from wardround.privacy.secagg.context import Opening
 from wardround.privacy.secagg.entropy import Entropy
-from wardround.privacy.secagg.keys import (
-    KEY_BYTES,
-    MLKEM_SEED_BYTES,
-    NONCE_BYTES,
-    ExchangeKey,
-    SigningKey,
-    derive,
-    open_sealed,
-    seal,
-)
-from wardround.privacy.secagg.manifest import advertise, encapsulate_all, pair_keys
+from wardround.privacy.secagg.keys import NONCE_BYTES, derive, open_sealed, seal
 from wardround.privacy.secagg.messages import (
     Agreement,
     Consistency,
+    Evidence,
     MaskedInput,
+    Sealed,
     Survivors,
     Unmask,
     chunk_digests,
-    seed_commitment,
-    share_commitment,
     verify_consistency,
 )
 from wardround.privacy.secagg.prg import SEED_BYTES, apply_masks
-from wardround.privacy.secagg.shamir import SHARE_BYTES, split
-from wardround.privacy.secagg.stored import Octets, StoredManifest
+from wardround.privacy.secagg.shamir import FIELD, SHARE_BYTES, split
+from wardround.privacy.secagg.site_state import (
+    EXCHANGE_SEED_BYTES,
+    AdvertisementsArrived,
+    AgreementArrived,
+    Compute,
+    Computed,
+    Effect,
+    Effects,
+    EncapsulationsArrived,
+    Enrol,
+    Event,
+    Opened,
+    Phase,
+    RoundMemory,
+    Send,
+    SiteSecrets,
+    SiteState,
+    Stage,
+    StoredOpening,
+    SurvivorsArrived,
+    Upload,
+)
 from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES, u16
 
-EXCHANGE_SEED_BYTES = KEY_BYTES + MLKEM_SEED_BYTES
+__all__ = [
+    "EXCHANGE_SEED_BYTES",
+    "MAX_RUNS",
+    "AdvertisementsArrived",
+    "AgreementArrived",
+    "Compute",
+    "Computed",
+    "Effect",
+    "Effects",
+    "EncapsulationsArrived",
+    "Enrol",
+    "Event",
+    "Opened",
+    "Phase",
+    "RoundMemory",
+    "Send",
+    "SiteSecrets",
+    "SiteState",
+    "Stage",
+    "StoredOpening",
+    "SurvivorsArrived",
+    "Upload",
+    "step",
+]
+
 MAX_RUNS = 100_000
 """Most runs of one study that a site answers: it remembers each, so that nothing is answered twice."""
 
-
-class Stage(enum.StrEnum):
-    """How far the set-up has come."""
-
-    NEW = "new"
-    ADVERTISED = "advertised"
-    ENCAPSULATED = "encapsulated"
-    READY = "ready"
-
-
-class Phase(enum.StrEnum):
-    """How far the last round of a run has come at this site."""
-
-    ASKED = "asked"
-    MASKED = "masked"
-    SIGNED = "signed"
-    RELEASED = "released"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteSecrets:
-    """What a site alone knows, for the whole study.
-
-    Attributes:
-        identity: seed of the Ed25519 key whose public part the manifest pins, 32 bytes.
-        exchange: seed of its X25519 and ML-KEM keys, 96 bytes.
-        own_key: seals what it sends to itself, 32 bytes.
-    """
-
-    identity: Octets = field(repr=False)
-    exchange: Octets = field(repr=False)
-    own_key: Octets = field(repr=False)
-
-    @classmethod
-    def drawn(cls, identity: bytes, entropy: Entropy) -> SiteSecrets:
-        """Fresh secrets of a study, beside the identity, which outlives studies."""
-        return cls(identity=identity, exchange=entropy.random(EXCHANGE_SEED_BYTES), own_key=entropy.random(KEY_BYTES))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredOpening:
-    """The opening of the round at hand."""
-
-    run: Octets
-    round: int
-    attempt: int
-    roster: tuple[int, ...]
-    broadcast_digest: Octets
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """Rounds and attempts go forward only."""
-        return self.round, self.attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundMemory:
-    """What a site remembers of a run: its last round, and how it answered.
-
-    Attributes:
-        opening: of the round.
-        phase: how far it has come.
-        context: once it has answered, 32 bytes.
-        survivors: whom it was told to be in the sum.
-        survivors_digest: what it signed, or released shares for.
-        answer: the unmask message that it sent; the same question gets the same bytes again.
-        release: the shares that wait for the agreement.
-    """
-
-    opening: StoredOpening
-    phase: Phase = Phase.ASKED
-    context: Octets = b""
-    survivors: tuple[int, ...] = ()
-    survivors_digest: Octets = b""
-    answer: Octets = field(default=b"", repr=False)
-    release: Octets = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteState:
-    """All that a site knows of a study's secure sums.
-
-    Guarantees:
-        survives_a_restart: a state that is stored and read again answers as the one that was stored.
-    """
-
-    manifest: StoredManifest
-    index: int
-    secrets: SiteSecrets
-    stage: Stage = Stage.NEW
-    advertisement: Octets = b""
-    advertisements: tuple[Octets, ...] = ()
-    encapsulated: Mapping[int, Octets] = field(default_factory=dict, repr=False)
-    pair_keys: tuple[Octets, ...] = field(default=(), repr=False)
-    rounds: Mapping[str, RoundMemory] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < len(self.manifest.roster):
-            raise ValueError(f"index must be in [0, {len(self.manifest.roster) - 1}], got index={self.index}")
-        if self._signing.public != self.manifest.roster[self.index].identity:
-            raise ValueError(
-                f"the manifest pins another key for site {self.name!r}; compare fingerprints with the other sites"
-            )
-
-    @property
-    def name(self) -> str:
-        """The site's name in the manifest."""
-        return self.manifest.roster[self.index].name
-
-    @property
-    def _signing(self) -> SigningKey:
-        return SigningKey.from_seed(self.secrets.identity)
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True)
-class Enrol:
-    """The site has the manifest from people and takes part."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdvertisementsArrived:
-    """The keys of all sites, in the roster's order."""
-
-    messages: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EncapsulationsArrived:
-    """The encapsulated secrets of all sites, in the roster's order."""
-
-    messages: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A round is opened; `broadcast_digest` is the SHA-256 of the ask as it arrived here."""
-
-    message: bytes
-    broadcast_digest: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Computed:
-    """The site has computed and encoded its contribution.
-
-    Attributes:
-        run: which it is for.
-        words: the encoded vector; masked in place, as nobody needs it any more.
-        num_wide: elements of it that take two words.
-        layout: digest of its layout, as this site derived it from the ask.
-    """
-
-    run: bytes
-    words: NDArray[np.uint64] = field(repr=False)
-    num_wide: int
-    layout: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SurvivorsArrived:
-    """The coordinator says who is in the sum."""
-
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class AgreementArrived:
-    """The coordinator shows that enough sites were told the same."""
-
-    message: bytes
-
-
-Event: TypeAlias = (
-    Enrol | AdvertisementsArrived | EncapsulationsArrived | Opened | Computed | SurvivorsArrived | AgreementArrived
-)
-
-
-# Effects
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a message to the coordinator."""
-
-    message: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """Check the ask of this round, and compute its answer if the site agrees."""
-
-    opening: Opening
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """Send the masked_input, then the masked vector in chunks."""
-
-    message: bytes = field(repr=False)
-    context: bytes
-    sender: int
-    words: NDArray[np.uint64] = field(repr=False)
-
-
-Effect: TypeAlias = Send | Compute | Upload
-Effects: TypeAlias = tuple[Effect, ...]
 Handler: TypeAlias = Callable[[SiteState, Any, Entropy], tuple[SiteState, Effects]]
 
 
@@ -296,53 +125,11 @@ def step(state: SiteState, event: Event, entropy: Entropy) -> tuple[SiteState, E
     return handler(state, event, entropy)
 
 
-def _enrol(state: SiteState, event: Enrol, entropy: Entropy) -> tuple[SiteState, Effects]:
-    message = advertise(state.manifest, state.index, state._signing, _exchange(state))
-    return replace(state, stage=Stage.ADVERTISED, advertisement=message), (Send(message),)
-
-
-def _exchange(state: SiteState) -> ExchangeKey:
-    return ExchangeKey.from_seed(state.secrets.exchange)
-
-
-def _keys_arrived(state: SiteState, event: AdvertisementsArrived, entropy: Entropy) -> tuple[SiteState, Effects]:
-    message, secrets = encapsulate_all(
-        state.manifest,
-        state.index,
-        state._signing,
-        _exchange(state),
-        event.messages,
-        state.advertisement,
-        entropy,
-    )
-    known = replace(state, stage=Stage.ENCAPSULATED, advertisements=tuple(event.messages), encapsulated=dict(secrets))
-    return known, (Send(message),)
-
-
-def _secrets_arrived(state: SiteState, event: EncapsulationsArrived, entropy: Entropy) -> tuple[SiteState, Effects]:
-    keys = pair_keys(
-        state.manifest,
-        state.index,
-        _exchange(state),
-        state.advertisements,
-        event.messages,
-        state.encapsulated,
-        state.secrets.own_key,
-    )
-    return replace(state, stage=Stage.READY, encapsulated={}, pair_keys=keys), ()
-
-
 def _opened(state: SiteState, event: Opened, entropy: Entropy) -> tuple[SiteState, Effects]:
     opening = Opening.from_bytes(event.message, state.manifest, event.broadcast_digest)
     _check_roster(state, opening)
     memory = state.rounds.get(opening.run.hex())
-    stored = StoredOpening(
-        run=opening.run,
-        round=opening.round,
-        attempt=opening.attempt,
-        roster=opening.roster,
-        broadcast_digest=opening.broadcast_digest,
-    )
+    stored = StoredOpening.of(opening)
     if memory is None:
         if len(state.rounds) >= MAX_RUNS:
             raise MessageRefusedError("replayed", COORDINATOR, f"the study has had {MAX_RUNS} runs; set up a new one")
@@ -376,17 +163,11 @@ def _remembered(state: SiteState, memory: RoundMemory) -> SiteState:
 
 
 def _computed(state: SiteState, event: Computed, entropy: Entropy) -> tuple[SiteState, Effects]:
-    memory = state.rounds.get(event.run.hex())
-    if memory is None or memory.phase != Phase.ASKED:
-        raise LocalProtocolError("this run has no round that waits for an answer of this site")
-    opening = Opening(
-        run=memory.opening.run,
-        round=memory.opening.round,
-        attempt=memory.opening.attempt,
-        roster=memory.opening.roster,
-        broadcast_digest=memory.opening.broadcast_digest,
-    )
-    context = opening.context(state.manifest, event.layout)
+    opening = event.opening
+    memory = state.rounds.get(opening.run.hex())
+    if memory is None or memory.phase != Phase.ASKED or memory.opening != StoredOpening.of(opening):
+        raise LocalProtocolError("this site was not asked this, was asked something else since, or has answered")
+    context = opening.context(state.manifest, state.keys, event.layout)
     seeds = _seeds(state, opening.roster, context, entropy)
     signs = [1 if peer >= state.index else -1 for peer in opening.roster]
     apply_masks(event.words, event.num_wide, list(zip(seeds, signs, strict=True)))
@@ -421,16 +202,14 @@ def _masked_input(
         chunk_digests=chunk_digests(words),
         seed_commitments=tuple(seed_commitment(context, me, j, seed) for j, seed in zip(roster, seeds, strict=True)),
         share_commitments=tuple(
-            b"".join(
-                share_commitment(context, me, holder, place, _share(holding, place)) for place in range(len(roster))
-            )
+            b"".join(share_commitments(context, me, holder, holding, range(len(roster))))
             for holder, holding in zip(roster, by_holder, strict=True)
         ),
         blobs=tuple(
             seal(_blob_key(state, context, me, holder), entropy.random(NONCE_BYTES), holding)
             for holder, holding in zip(roster, by_holder, strict=True)
         ),
-    ).signed(state.manifest, state._signing)
+    ).signed(state.manifest, roster, state.signing)
 
 
 def _share(holding: bytes, place: int) -> bytes:
@@ -444,6 +223,8 @@ def _blob_key(state: SiteState, context: bytes, sender: int, holder: int) -> byt
 
 def _survivors_arrived(state: SiteState, event: SurvivorsArrived, entropy: Entropy) -> tuple[SiteState, Effects]:
     memory, survivors = _survivors_of(state, event.message)
+    if survivors.holder != state.index:
+        raise MessageRefusedError("survivors", COORDINATOR, "what it says of the survivors is for another site")
     if memory.phase != Phase.MASKED:
         if survivors.digest != memory.survivors_digest:
             raise MessageRefusedError("second_answer", COORDINATOR, "it answered other survivors in this context")
@@ -458,7 +239,7 @@ def _survivors_arrived(state: SiteState, event: SurvivorsArrived, entropy: Entro
 
 
 def _consistency(state: SiteState, memory: RoundMemory) -> bytes:
-    return Consistency.signed(state.manifest, memory.context, state.index, memory.survivors_digest, state._signing)
+    return Consistency.signed(state.manifest, memory.context, state.index, memory.survivors_digest, state.signing)
 
 
 def _survivors_of(state: SiteState, message: bytes) -> tuple[RoundMemory, Survivors]:
@@ -486,27 +267,61 @@ def _check_survivors(state: SiteState, memory: RoundMemory, survivors: Survivors
             "too_few_survivors", COORDINATOR, f"{len(indices)} are left, at least {least} must be"
         )
     for evidence in survivors.evidence:
-        evidence.verify(state.manifest, memory.context)
+        _check_evidence(state, memory.context, evidence)
+
+
+def _check_evidence(state: SiteState, context: bytes, evidence: Evidence) -> None:
+    try:
+        evidence.verify(state.manifest, context)
+    except MessageRefusedError as error:  # the coordinator had to check it, so it is the one that lies
+        reason = f"it hands on what site {error.peer!r} has not signed in this context"
+        raise MessageRefusedError("signature", COORDINATOR, reason) from None
 
 
 def _release(state: SiteState, memory: RoundMemory, survivors: Survivors) -> bytes:
     """The shares to release: of each survivor's self mask, and of its masks with those who dropped out."""
     roster, left = memory.opening.roster, set(survivors.indices)
     dropped = [place for place, index in enumerate(roster) if index not in left]
+    places = {index: place for place, index in enumerate(roster)}
     parts = []
-    for sender, blob in zip(survivors.indices, survivors.blobs, strict=True):
-        name = state.manifest.roster[sender].name
-        holding = open_sealed(_blob_key(state, memory.context, sender, state.index), blob, peer=name)
-        parts += [_share(holding, place) for place in (roster.index(sender), *dropped)]
+    for evidence, sealed in zip(survivors.evidence, survivors.sealed, strict=True):
+        holding = _holding(state, memory, evidence, sealed)
+        parts += [_share(holding, place) for place in (places[evidence.sender], *dropped)]
     return b"".join(parts)
+
+
+def _holding(state: SiteState, memory: RoundMemory, evidence: Evidence, sealed: Sealed) -> bytes:
+    """What a survivor sealed for this site, all of it checked against what that survivor signed.
+
+    So a share that does not fit the sender's commitments is found here, before anything is released, and a holder
+    whose released share does not fit is the liar.
+    """
+    roster, me, sender = memory.opening.roster, state.index, evidence.sender
+    name = state.manifest.roster[sender].name
+    if sealed.shares_digest(memory.context, sender, me, roster.index(me)) != evidence.shares_digest:
+        reason = f"it hands on sealed shares of site {name!r} that are not those that were signed"
+        raise MessageRefusedError("blob", COORDINATOR, reason)
+    holding = open_sealed(_blob_key(state, memory.context, sender, me), sealed.blob, peer=name)
+    committed = b"".join(share_commitments(memory.context, sender, me, holding, range(len(roster))))
+    if sha256(committed).digest() != sealed.committed or np.frombuffer(holding, "<u2").max() >= FIELD:
+        raise MessageRefusedError("share", name, "the shares that it sealed are not those that it committed to")
+    return holding
 
 
 def _released(state: SiteState, memory: RoundMemory, release: bytes) -> tuple[SiteState, Effects]:
     message = Unmask(
         context=memory.context, sender=state.index, survivors_digest=memory.survivors_digest, shares=release
-    ).signed(state.manifest, state._signing)
+    ).signed(state.manifest, state.signing)
     done = replace(memory, phase=Phase.RELEASED, answer=message, release=b"")
     return _remembered(state, done), (Send(message),)
+
+
+def _check_signer(state: SiteState, memory: RoundMemory, index: int, signature: bytes) -> None:
+    try:
+        verify_consistency(state.manifest, memory.context, index, memory.survivors_digest, signature)
+    except MessageRefusedError as error:
+        reason = f"site {error.peer!r} has not signed that these are the survivors, and it says so"
+        raise MessageRefusedError("agreement", COORDINATOR, reason) from None
 
 
 def _agreement_arrived(state: SiteState, event: AgreementArrived, entropy: Entropy) -> tuple[SiteState, Effects]:
@@ -519,7 +334,7 @@ def _agreement_arrived(state: SiteState, event: AgreementArrived, entropy: Entro
     for index, signature in agreement.signatures:
         if index not in memory.survivors:
             raise MessageRefusedError("agreement", COORDINATOR, f"site {index} signed and is not in the sum")
-        verify_consistency(state.manifest, memory.context, index, memory.survivors_digest, signature)
+        _check_signer(state, memory, index, signature)
     if len(agreement.signatures) < state.manifest.terms.threshold:
         raise MessageRefusedError(
             "agreement",
@@ -530,9 +345,11 @@ def _agreement_arrived(state: SiteState, event: AgreementArrived, entropy: Entro
 
 
 TRANSITIONS: Mapping[tuple[Stage, type[Event]], Handler] = {
-    (Stage.NEW, Enrol): _enrol,
-    (Stage.ADVERTISED, AdvertisementsArrived): _keys_arrived,
-    (Stage.ENCAPSULATED, EncapsulationsArrived): _secrets_arrived,
+    (Stage.NEW, Enrol): site_setup.enrol,
+    (Stage.ADVERTISED, Enrol): site_setup.enrolled_again,
+    (Stage.ADVERTISED, AdvertisementsArrived): site_setup.keys_arrived,
+    (Stage.ENCAPSULATED, AdvertisementsArrived): site_setup.keys_arrived_again,
+    (Stage.ENCAPSULATED, EncapsulationsArrived): site_setup.secrets_arrived,
     (Stage.READY, Opened): _opened,
     (Stage.READY, Computed): _computed,
     (Stage.READY, SurvivorsArrived): _survivors_arrived,
