@@ -101,6 +101,8 @@ contract_app = typer.Typer(
     help="Data contracts: what every site's table must hold.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(contract_app, name="contract")
+privacy_app = typer.Typer(help="What a study's [privacy] means and costs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(privacy_app, name="privacy")
 audit_app = typer.Typer(
     help="Transcripts of secure sums: what was asked, who signed what, who is in which total.",
     no_args_is_help=True,
@@ -188,6 +190,25 @@ def audit_verify(
     raise typer.Exit(
         verify_transcript(transcript, fingerprint=fingerprint, allows_unfinished=unfinished, as_json=as_json)
     )
+
+
+@privacy_app.command("plan")
+def privacy_plan(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")],
+    sites: Annotated[int | None, typer.Option("--sites", metavar="N", min=1, help="How many sites there are.")] = None,
+    simulate: Annotated[
+        Path | None,
+        typer.Option("--simulate", metavar="DIR", help="Rehearse in clear on this folder with one table a site."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say who learns what under a study's secure sums, and what they cost, before it is run."""
+    from wardround.cli.privacy_plan import plan_privacy
+
+    if (sites is None) == (simulate is None):
+        raise typer.BadParameter("give either --sites N or --simulate DIR")
+    raise typer.Exit(plan_privacy(study, num_sites=sites, folder=simulate, as_json=as_json))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from wardround.cli.terminal import output_kept_pure, show, show_json, talk, watc
 from wardround.data.report import ContractReport
 from wardround.data.sources.folder import tables_in
 from wardround.engines.simulated_hospitals import infer, simulate
+from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import ConfigError
 from wardround.report.html import check_can_report, render_report, write_page
 from wardround.report.outcome import DataReading, StudyOutcome
 from wardround.report.pdf import check_can_print, find_browser, write_pdf
+from wardround.report.protection import SumsInWords
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.preflight import preflight
 from wardround.studies.study import Study
@@ -88,40 +90,60 @@ def run_study(study_path: Path, folder: Path, *, faces: Faces, record: Path | No
 
 
 def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None, seed: int) -> StudyOutcome:
+    doing = [f"reading {folder}"]
+    with watched(lambda: doing[0]) as progress:
+        simulation, reading = hospitals(study, study_path, folder, seed=seed, progress=progress)
+        return carry_out(
+            study,
+            simulation,
+            record=record,
+            begin=lambda label: doing.__setitem__(0, label),
+            reading=reading,
+            date=datetime.date.today().isoformat(),
+        )
+
+
+def hospitals(
+    study: Study, study_path: Path, folder: Path, *, seed: int = 0, progress: Callable[[Progress], None]
+) -> tuple[Simulation, DataReading]:
+    """The simulated hospitals of a study, its analyses checked; tells on standard error how tables were read.
+
+    Args:
+        study: from `study_path`.
+        study_path: its contract lies beside it.
+        folder: one table a site, and the sites' own rules.
+        seed: of the simulated sites.
+        progress: told of every round.
+
+    Raises:
+        WardroundError: the study cannot be carried out on these tables.
+    """
     tables = tables_in(folder)
     _check_quorum(study, len(tables), folder)
+    SumsInWords.of(study.privacy, len(tables), study.minimum_sites)  # refused here rather than after the reading
     contract, notes = contract_of(study, study_path), _NO_NOTES
     if contract is None:
         inference = infer(tables, patient=study.patient)
         contract, notes = inference.contract, inference.assumptions
         _tell(notes)
     misfits: list[ContractReport] = []
-    doing = [f"reading {folder}"]
-    with watched(lambda: doing[0]) as progress:
-        simulation = simulate(
-            tables,
-            contract=contract,
-            patient=study.patient,
-            cohort=study.cohort,
-            violations=study.violations,
-            minimum_sites=study.minimum_sites,
-            seed=seed,
-            progress=progress,
-            disclosure=study.disclosure,
-            site_disclosure=site_rules(folder, tables),
-            on_misfit=misfits.append,
-        )
-        for misfit in misfits:
-            talk(f"note: {misfit}")
-        preflight(study.analyses, simulation.setting)
-        return carry_out(
-            study,
-            simulation,
-            record=record,
-            begin=lambda label: doing.__setitem__(0, label),
-            reading=DataReading(is_inferred=contract.is_inferred, notes=notes, misfits=tuple(misfits)),
-            date=datetime.date.today().isoformat(),
-        )
+    simulation = simulate(
+        tables,
+        contract=contract,
+        patient=study.patient,
+        cohort=study.cohort,
+        violations=study.violations,
+        minimum_sites=study.minimum_sites,
+        seed=seed,
+        progress=progress,
+        disclosure=study.disclosure,
+        site_disclosure=site_rules(folder, tables),
+        on_misfit=misfits.append,
+    )
+    for misfit in misfits:
+        talk(f"note: {misfit}")
+    preflight(study.analyses, simulation.setting)
+    return simulation, DataReading(is_inferred=contract.is_inferred, notes=notes, misfits=tuple(misfits))
 
 
 def _tell(assumptions: Sequence[str]) -> None:

@@ -198,7 +198,8 @@ def site_seconds(terms: Terms, vector_bytes: int, speeds: Speeds) -> float:
     """Computing time of one site in a round of all sites, what its contribution itself takes not counted."""
     asked, legs = terms.num_sites, 1 + terms.is_strict
     masking = vector_bytes * (1 / speeds.encode + asked / speeds.mask + 1 / speeds.hash)
-    sharing = speeds.split + asked * (asked + 1) * speeds.digest
+    # Commitments: to its seeds and their shares, and once more to all shares that it holds.
+    sharing = speeds.split + asked * (2 * asked + 1) * speeds.digest
     sealing = 2 * asked * (speeds.seal + speeds.derive) + asked * speeds.derive
     # The opening, survivors and agreement are the coordinator's; the others' uploads and consistency are theirs.
     checking = (1 + legs + legs * asked) * speeds.verify
