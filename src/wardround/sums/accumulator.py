@@ -62,6 +62,13 @@ def check_values(flat: Flat, layout: Layout, num_sites: int) -> None:
     Raises:
         ContributionError: a number is NaN, infinite or too large for the ring, or a count negative; names the field.
     """
+    _check_exact_and_people(flat, layout, num_sites)
+    for field, vector in zip(layout.bounded, flat.bounded, strict=True):
+        if not is_finite(vector):
+            raise ContributionError(f"{layout.label(field)} contains NaN or infinity")
+
+
+def _check_exact_and_people(flat: Flat, layout: Layout, num_sites: int) -> None:
     index = index_beyond(flat.exact, exact_limit(num_sites))
     if index is not None:
         raise ContributionError(_complaint(layout.field_at("exact", index), float(flat.exact[index]), num_sites))
@@ -71,9 +78,6 @@ def check_values(flat: Flat, layout: Layout, num_sites: int) -> None:
         index = int(counts.argmax())
         what = "a negative number" if flat.people[index] < 0 else "one too large to be summed"
         raise ContributionError(f"{layout.field_at('people', index)} counts people and contains {what}")
-    for field, vector in zip(layout.bounded, flat.bounded, strict=True):
-        if not is_finite(vector):
-            raise ContributionError(f"{layout.label(field)} contains NaN or infinity")
 
 
 def _complaint(label: str, number: float, num_sites: int) -> str:
@@ -103,7 +107,7 @@ def encode(
         ContributionError: as `check_values` does; `out` then holds nothing of use.
     """
     check_num_sites(num_sites)
-    check_values(flat, layout, num_sites)
+    _check_exact_and_people(flat, layout, num_sites)
     counts = flat.people.view(np.uint64)
     if out is None:
         bounded = _encode_vectors(flat, layout, num_sites, rng)
@@ -139,7 +143,8 @@ def _encode_vectors(
         try:
             words.append(encode_bounded(vector, *_bounds(field), num_sites, rng, out=kept))
         except OverflowError:
-            raise ContributionError(f"{layout.label(field)} has a norm of 1e154 or more; it has diverged") from None
+            what = "has a norm of 1e154 or more; it has diverged" if is_finite(vector) else "contains NaN or infinity"
+            raise ContributionError(f"{layout.label(field)} {what}") from None
     return tuple(words)
 
 
@@ -183,7 +188,7 @@ class Accumulator:
             LocalProtocolError: more contributions than the sum was planned for.
         """
         self._check_room()
-        check_values(flat, self.layout, self._num_sites)
+        _check_exact_and_people(flat, self.layout, self._num_sites)
         bounded = _encode_vectors(flat, self.layout, self._num_sites, rng)
         self._num_summed += 1
         self._add_words(bounded)

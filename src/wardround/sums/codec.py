@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.sums.kernels import NUMPY, Kernels, kernels_for
+
 MAX_SITES = 2**20
 """Most sites that one sum may be planned for."""
 
@@ -25,14 +27,12 @@ _PIECE = 2**13
 waiting for a second one takes a thousand times as long as the product."""
 FEW = 16
 """Elements up to which a loop in Python is faster than a call to numpy."""
-_FRACTION = 2.0**64
 _HALF_WORD = np.uint64(0xFFFFFFFF)
 _DITHER = 2.0**16
 """A bounded element's quantum in units of its dither."""
 # Adding 1.5 * 2^68 to a float64 below 2^67 in size rounds it to a multiple of 2^16, whose integer multiple then
 # stands in the low 51 bits of the mantissa.
 _ANCHOR = 1.5 * 2.0**52 * _DITHER
-_ANCHOR_BITS = 13  # the anchor's own bits are the upper 13 of a word
 _ODD = np.uint64(0x0001_0001_0001_0001)
 
 
@@ -79,7 +79,9 @@ class Ring128:
         return Ring128(self.high.sum(axis=0) + carry, (upper << np.uint64(32)) | (lower & _HALF_WORD))
 
 
-def encode_exact(values: NDArray[np.float64], num_sites: int, out: Ring128 | None = None) -> Ring128:
+def encode_exact(
+    values: NDArray[np.float64], num_sites: int, out: Ring128 | None = None, *, _kernels: Kernels | None = None
+) -> Ring128:
     """Round each number to the nearest multiple of 2^-64 (ties to even).
 
     Args:
@@ -93,9 +95,10 @@ def encode_exact(values: NDArray[np.float64], num_sites: int, out: Ring128 | Non
             `out` then holds nothing of use.
     """
     ring = out or Ring128(np.empty(values.size, np.int64), np.empty(values.size, np.uint64))
-    scratch = np.empty((2, min(BLOCK, values.size)))
+    kernels = _kernels or _kernels_for_reals(values)
     for block, value in _blocks(values, exact_limit(num_sites)):
-        _encode_block(value, ring.part(block), scratch[:, : value.size])
+        part = ring.part(block)
+        kernels.encode(value, part.high, part.low)
     return ring
 
 
@@ -106,10 +109,10 @@ def add_exact(values: NDArray[np.float64], num_sites: int, total: Ring128) -> No
         OverflowError: as `encode_exact`; `total` then holds nothing of use.
     """
     encoded = Ring128.zeros(min(BLOCK, values.size))
-    scratch = np.empty((2, encoded.low.size))
+    kernels = _kernels_for_reals(values)
     for block, value in _blocks(values, exact_limit(num_sites)):
         part = encoded.part(slice(value.size))
-        _encode_block(value, part, scratch[:, : value.size])
+        kernels.encode(value, part.high, part.low)
         total.part(block).add(part)
 
 
@@ -133,40 +136,17 @@ def index_beyond(values: NDArray[np.float64], limit: float) -> int | None:
     return int(beyond[0]) if beyond.size else None
 
 
-def _encode_block(value: NDArray[np.float64], ring: Ring128, scratch: NDArray[np.float64]) -> None:
-    whole, fraction = scratch
-    low = ring.low.view(np.int64)
-    np.rint(value, out=whole)
-    np.subtract(value, whole, out=fraction)  # exact: at most 1/2 in size, and its bits are bits of value
-    if fraction.max() == 0.5:  # the one fraction whose 2^64-fold does not fit int64
-        whole[fraction == 0.5] += 1.0
-        fraction[fraction == 0.5] = -0.5
-    np.multiply(fraction, _FRACTION, out=fraction)
-    np.rint(fraction, out=fraction)
-    np.copyto(low, fraction, casting="unsafe")
-    np.right_shift(low, 63, out=ring.high)  # the fraction's sign, extended
-    np.copyto(fraction.view(np.int64), whole, casting="unsafe")
-    np.add(ring.high, fraction.view(np.int64), out=ring.high)
-
-
-def decode_exact(total: Ring128) -> NDArray[np.float64]:
+def decode_exact(total: Ring128, *, _kernels: Kernels | None = None) -> NDArray[np.float64]:
     """The float64 numbers nearest to the fixed-point ones (within one unit in the last place).
 
     Args:
         total: a sum of encoded numbers, shape (num_elements,).
     """
     values = np.empty(total.low.size)
-    scratch = np.empty((2, min(BLOCK, values.size)))
+    kernels = _kernels or kernels_for(values.size)
     for start in range(0, values.size, BLOCK):
-        block = slice(start, start + BLOCK)
-        value, ring = values[block], total.part(block)
-        fraction, carry = scratch[0, : value.size], scratch[1, : value.size].view(np.int64)
-        # The fraction is read as signed, in [-1/2, 1/2): a small negative number keeps all its digits.
-        low = ring.low.view(np.int64)
-        np.multiply(low, 1 / _FRACTION, out=fraction)
-        np.right_shift(low, 63, out=carry)
-        np.subtract(ring.high, carry, out=carry)
-        np.add(carry, fraction, out=value)
+        part = total.part(slice(start, start + BLOCK))
+        kernels.decode(part.high, part.low, values[start : start + BLOCK])
     return values
 
 
@@ -191,6 +171,8 @@ def encode_bounded(
     num_sites: int,
     rng: np.random.Generator,
     out: NDArray[np.uint64] | None = None,
+    *,
+    _kernels: Kernels | None = None,
 ) -> NDArray[np.uint64]:
     """Clip, round stochastically, pack.
 
@@ -214,26 +196,34 @@ def encode_bounded(
     Raises:
         OverflowError: a value is NaN or infinite, or the norm is too large to be computed.
     """
-    norm = _norm(values)
-    scale = (clip_norm / norm if norm > clip_norm else 1.0) / _quantum(clip_norm, bits) * _DITHER
+    kernels = _kernels or _kernels_for_reals(values)
+    scale = _shrinkage(values, clip_norm, kernels) / _quantum(clip_norm, bits) * _DITHER
     anchor = _ANCHOR + 2 ** (bits - 1) * _DITHER  # keeps the integers positive; zero lies on the grid
     width = slot_bits(bits, num_sites)
     num_words = words_for(values.size, bits, num_sites)
     words = np.empty(num_words, np.uint64) if out is None else out
-    scratch = np.empty(min(BLOCK, num_words))
     for start in range(0, num_words, BLOCK):
         stop = min(start + BLOCK, num_words)
         for slot, first in enumerate(range(start, values.size, num_words)):
             value = values[first : first + stop - start]
-            integers = _round(value, scale, anchor, rng, scratch[: value.size])
-            word = words[start : start + value.size]
-            shift = slot * width
-            if shift < _ANCHOR_BITS:  # a larger shift drops the anchor's bits itself
-                np.bitwise_and(integers, np.uint64(2**bits - 1), out=integers if slot else word)
-            if slot:
-                np.left_shift(integers, np.uint64(shift), out=integers)
-                np.bitwise_or(word, integers, out=word)
+            dither = _dither(rng, value.size)
+            kernels.pack(value, dither, scale, anchor, 2**bits - 1, slot * width, words[start : start + value.size])
     return words
+
+
+def _kernels_for_reals(values: NDArray[np.floating[Any]]) -> Kernels:
+    # Compiled loops are for the types and layouts that large vectors have.
+    is_plain = values.flags.c_contiguous and values.flags.aligned and values.dtype in (np.float32, np.float64)
+    return kernels_for(values.size) if is_plain else NUMPY
+
+
+def _shrinkage(values: NDArray[np.floating[Any]], clip_norm: float, kernels: Kernels) -> float:
+    """What the values are multiplied with, so that their norm is at most `clip_norm`."""
+    # Most updates are well within: then a sum in any order says so, and no bit depends on it.
+    if kernels.sum_of_squares and kernels.sum_of_squares(values) < 0.999 * clip_norm * clip_norm:
+        return 1.0
+    norm = _norm(values)
+    return clip_norm / norm if norm > clip_norm else 1.0
 
 
 def _norm(values: NDArray[np.floating[Any]]) -> float:
@@ -260,20 +250,6 @@ def _sum_of_squares(values: NDArray[np.floating[Any]]) -> float:
     return square
 
 
-def _round(
-    values: NDArray[np.floating[Any]],
-    scale: float,
-    anchor: float,
-    rng: np.random.Generator,
-    scratch: NDArray[np.float64],
-) -> NDArray[np.uint64]:
-    """Integers in the low bits of words, made in `scratch`; see `encode_bounded`."""
-    np.multiply(values, scale, out=scratch, dtype=np.float64)
-    np.add(scratch, _dither(rng, values.size), out=scratch)
-    np.add(scratch, anchor, out=scratch)
-    return scratch.view(np.uint64)
-
-
 def _dither(rng: np.random.Generator, size: int) -> NDArray[np.int16]:
     """Odd numbers from -32767 to 32767: symmetric about zero, and no grid point is ever left."""
     raw = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64)
@@ -282,20 +258,23 @@ def _dither(rng: np.random.Generator, size: int) -> NDArray[np.int16]:
 
 
 def decode_bounded(
-    words: NDArray[np.uint64], num_elements: int, clip_norm: float, bits: int, num_sites: int, num_summed: int
+    words: NDArray[np.uint64],
+    num_elements: int,
+    clip_norm: float,
+    bits: int,
+    num_sites: int,
+    num_summed: int,
+    *,
+    _kernels: Kernels | None = None,
 ) -> NDArray[np.float64]:
     """The sum of `num_summed` vectors that were encoded for at most `num_sites`. Shape (num_elements,)."""
+    kernels = _kernels or kernels_for(num_elements)
     width = slot_bits(bits, num_sites)
     quantum, offset = _quantum(clip_norm, bits), num_summed * 2 ** (bits - 1)
     values = np.empty(num_elements)
-    scratch = np.empty(min(BLOCK, words.size), np.uint64)
     for start in range(0, words.size, BLOCK):
         word = words[start : start + BLOCK]
         for slot, first in enumerate(range(start, num_elements, words.size)):
             value = values[first : min(first + word.size, (slot + 1) * words.size)]
-            integers = scratch[: value.size]
-            np.right_shift(word[: value.size], np.uint64(slot * width), out=integers)
-            np.bitwise_and(integers, np.uint64(2**width - 1), out=integers)
-            np.subtract(integers.view(np.int64), offset, out=value)
-            np.multiply(value, quantum, out=value)
+            kernels.unpack(word[: value.size], slot * width, 2**width - 1, offset, quantum, value)
     return values

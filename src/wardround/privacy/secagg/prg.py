@@ -12,11 +12,13 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
-from wardround.sums.kernels import add_words, subtract_words
+from wardround.sums.kernels import Kernels, kernels_for
 
 SEED_BYTES = 32
 _BLOCK_WORDS = 2**15
-"""Words masked at a time: the block, its mask and what they are made from stay in the cache (unit: words)."""
+"""Words masked at a time (unit: words)."""
+_ROWS = 5
+"""Masks made before they are added together: with a block of words, they stay in the cache."""
 _ZEROS = bytes(8 * _BLOCK_WORDS)
 
 
@@ -36,7 +38,7 @@ def _stream(seed: bytes) -> CipherContext:
 
 
 def apply_masks(
-    words: NDArray[np.uint64], num_wide: int, masks: Sequence[tuple[bytes, int]], *, _block_words: int = _BLOCK_WORDS
+    words: NDArray[np.uint64], num_wide: int, masks: Sequence[tuple[bytes, int]], *, _kernels: Kernels | None = None
 ) -> None:
     """Add each mask to a vector in place, or take it off.
 
@@ -53,22 +55,17 @@ def apply_masks(
     Guarantees:
         masks_come_off_again: the same masks with the opposite signs, in any order, give the vector back.
     """
-    streams = [(_stream(seed), _OPERATIONS[_checked(sign)]) for seed, sign in masks]
-    kept = np.empty(min(_block_words, words.size), np.uint64)
-    for start in range(0, words.size, _block_words):
-        block = words[start : start + _block_words]
-        mask = kept[: block.size]
-        raw, zeros = mask.data.cast("B"), memoryview(_ZEROS)[: mask.nbytes]
+    if bad := [sign for _, sign in masks if sign not in (1, -1)]:
+        raise ValueError(f"a mask's sign must be 1 or -1, got {bad[0]}")
+    streams = [(sign, _stream(seed)) for seed, sign in sorted(masks, key=lambda mask: -mask[1])]
+    groups = [streams[first : first + _ROWS] for first in range(0, len(streams), _ROWS)]
+    add_rows = (_kernels or kernels_for(words.size)).add_rows
+    kept = np.empty(min(len(masks), _ROWS) * min(_BLOCK_WORDS, words.size), np.uint64)
+    for start in range(0, words.size, _BLOCK_WORDS):
+        block = words[start : start + _BLOCK_WORDS]
         num_pairs = min(max(num_wide - start // 2, 0), block.size // 2)
-        for stream, operation in streams:
-            stream.update_into(zeros, raw)
-            operation(block, mask, num_pairs)
-
-
-_OPERATIONS = {1: add_words, -1: subtract_words}
-
-
-def _checked(sign: int) -> int:
-    if sign not in _OPERATIONS:
-        raise ValueError(f"a mask's sign must be 1 or -1, got {sign}")
-    return sign
+        for group in groups:
+            rows = kept[: len(group) * block.size].reshape(len(group), block.size)
+            for (_, stream), row in zip(group, rows, strict=True):
+                stream.update_into(memoryview(_ZEROS)[: row.nbytes], row.data.cast("B"))
+            add_rows(block, rows, sum(sign == 1 for sign, _ in group), num_pairs)
