@@ -22,6 +22,14 @@ def moments_total(**changed: Any) -> Total[Moments]:
     return Total(Moments(**(fields | changed)), ("north", "süd"))
 
 
+def update_total(number: int, *sites: str) -> Total[Update]:
+    return Total(Update(step=np.array([0.5, 0.0, -0.25 * number]), loss=0.1 * number), sites)
+
+
+def of_parts(*parts: Total[Update]) -> Total[Update]:
+    return Total(update_total(3).sum, tuple(site for part in parts for site in part.sites), parts)
+
+
 def good() -> Iterator[tuple[str, str, bytes]]:
     center = np.array([0.0, -0.0])
     yield "ask", "an array", pack_ask(Ask(moments, {"center": center}))
@@ -30,10 +38,13 @@ def good() -> Iterator[tuple[str, str, bytes]]:
     yield "ask", "defaults filled in", pack_ask(Ask(update, {"params": center, "clip": 1.0, "bits": 16}))
     yield "ask", "infinity", pack_ask(Ask(drift, {"pull": -math.inf}))
     yield "ask", "no array", pack_ask(Ask(drift, {"pull": 0.25}))
+    yield "ask", "in clear", pack_ask(Ask(update, {"params": center, "clip": 1.0, "bits": 16}, is_clear=True))
     yield "total", "moments", pack_total(moments_total())
     yield "total", "large numbers", pack_total(moments_total(square=-9e18, num_records=2**62))
     yield "total", "no site", pack_total(Total(moments_total().sum, ()))
     yield "total", "bounded", pack_total(Total(Update(step=np.array([0.5, 0.0, -0.5]), loss=1.0), ("a",)))
+    yield "total", "each site's", pack_total(of_parts(update_total(1, "north"), update_total(2, "süd")))
+    yield "total", "by buckets", pack_total(of_parts(update_total(1, *"abc"), update_total(2, *"defg")))
     yield "snapshot", "trained", pack_snapshot(Snapshot(Trained(np.arange(3.0), 4)))
     yield "snapshot", "trained nothing", pack_snapshot(Snapshot(Trained(np.empty(0), 0)))
 
@@ -43,6 +54,8 @@ def bad() -> Iterator[tuple[str, str, bytes]]:
     yield "ask", "cut short", message[:-1]
     yield "total", "NaN", pack_total(moments_total(square=math.nan))
     yield "total", "negative count", pack_total(moments_total(num_records=-1))
+    astray = Total(update_total(3).sum, ("a", "b"), (update_total(1, "a"), update_total(2, "c")))
+    yield "total", "a part of another site", pack_total(astray)
     body = {"body": {"center": {"$array": "b0"}}, "function": "sample.moments@1"}
     yield "ask", "dangling array", write_message({"a0": np.zeros(1)}, body)
 

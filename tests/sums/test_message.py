@@ -228,6 +228,64 @@ def test_hostile_totals_are_refused(changed: dict[str, Any]) -> None:
         unpack_total(message, MOMENTS)
 
 
+def parts_message(head: Any, **changed: Any) -> bytes:
+    """A total over a, b, c and d, of two parts."""
+    one = {"total": np.zeros(2), "square": np.array(1.0), "num_records": np.array(3)}
+    tensors: dict[str, Any] = {prefix + name: array for prefix in ("", "0.", "1.") for name, array in one.items()}
+    tensors |= {name.removeprefix("part").replace("_at_", "."): array for name, array in changed.items()}
+    tensors = {name: array for name, array in tensors.items() if array is not None}
+    return write_message(tensors, {"sites": list("abcd"), "parts": head})
+
+
+GOOD_PARTS = [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [], [["a", "b", "c", "d"]], [["a", "b"], ["c"]], [["c", "d"], ["a", "b"]], [["a", "b"], ["c", "c"]],
+        [["a", "b"], ["c", "d"], []], [["a", "b"], [], ["c", "d"]], [["a", "b"], ["c", "d", "e"]], None, 2, "abcd",
+        ["ab", "cd"], [["a", "b"], ["c", 3]], [["a", "b"], [["c"], "d"]], {"a": ["b"]}, [["a", "b"]] * 100_000,
+    ],
+    ids=lambda head: str(head)[:30],
+)  # fmt: skip
+def test_hostile_parts_are_refused(head: Any) -> None:
+    assert [part.sites for part in unpack_total(parts_message(GOOD_PARTS), MOMENTS).parts] == [("a", "b"), ("c", "d")]
+    with pytest.raises(RemoteProtocolError):
+        unpack_total(parts_message(head), MOMENTS)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"part1_at_total": None}, {"part1_at_total": np.zeros(3)}, {"part1_at_square": np.array(math.nan)},
+        {"part0_at_num_records": np.array(-1)}, {"part2_at_total": np.zeros(2)}, {"part01_at_total": np.zeros(2)},
+        {"part1_at_total": np.zeros(2, np.float32)}, {"part0_at_more": np.zeros(1)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_hostile_arrays_of_parts_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        unpack_total(parts_message(GOOD_PARTS, **changed), MOMENTS)
+
+
+@pytest.mark.parametrize("shown", [None, True, "", "all", ["each"], 1])
+def test_what_an_ask_shows_is_one_word(shown: Any) -> None:
+    unpack_ask(head_only(json.dumps(ASK | {"shown": "each"})), VOCABULARY)
+    with pytest.raises(RemoteProtocolError, match="what an ask shows"):
+        unpack_ask(head_only(json.dumps(ASK | {"shown": shown})), VOCABULARY)
+
+
+def test_clear_asks_and_parts_survive_their_bytes() -> None:
+    for is_clear in (False, True):
+        asked = Ask(drift, {"pull": 0.5}, is_clear=is_clear)
+        assert unpack_ask(pack_ask(asked), VOCABULARY).is_clear is is_clear
+    received = unpack_total(parts_message(GOOD_PARTS), MOMENTS)
+    assert pack_total(unpack_total(pack_total(received), MOMENTS)) == pack_total(received)
+    with pytest.raises(ValueError, match="read-only"):
+        received.parts[1].sum.total[...] = 1
+
+
 def test_a_snapshot_of_another_state_is_refused() -> None:
     @dataclass(frozen=True)
     class Other:

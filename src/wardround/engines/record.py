@@ -21,8 +21,8 @@ class Round:
 
     Attributes:
         number: counts the rounds of a run from 1.
-        ask: what was asked.
-        total: the sum over the sites that answered.
+        ask: what was asked, and whether in clear.
+        total: the sum over the sites that answered, with its parts for a clear ask or under buckets.
         failures: by site that is not in the sum, the reason.
         bytes_up: size of one site's encoded contribution (unit: bytes).
         seconds: wall time of the round.
@@ -72,6 +72,11 @@ class RunRecord:
     def bytes_up(self) -> int:
         """Bytes of encoded contributions that one site sent over all rounds."""
         return sum(round_.bytes_up for round_ in self.rounds)
+
+    @property
+    def num_clear_rounds(self) -> int:
+        """Rounds in which the coordinator was shown every site's own contribution."""
+        return sum(round_.ask.is_clear for round_ in self.rounds)
 
     @property
     def failures(self) -> Mapping[str, str]:

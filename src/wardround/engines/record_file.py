@@ -176,10 +176,13 @@ def _record(where: str, head: Any, rows: list[Any], vocabulary: Vocabulary) -> R
 def _round(row: Any, vocabulary: Vocabulary) -> Round:
     number, ask_message, total_message, failures, bytes_up, seconds = row
     ask = unpack_ask(_of(bytes, ask_message), vocabulary)
+    total = unpack_total(_of(bytes, total_message), ask.layout)
+    if ask.is_clear and [part.sites for part in total.parts] != [(site,) for site in total.sites]:
+        raise ValueError("a clear ask's total has one part a site")
     return Round(
         number=_of(int, number),
         ask=ask,
-        total=unpack_total(_of(bytes, total_message), ask.layout),
+        total=total,
         failures={site: _of(str, reason) for site, reason in _of(dict, read_json(_of(str, failures))).items()},
         bytes_up=_of(int, bytes_up),
         seconds=_of(float, seconds),

@@ -21,14 +21,15 @@ import numpy as np
 from wardround.engines.record import Playback, Round, RunRecord, checked_step
 from wardround.engines.record_file import RecordFile
 from wardround.engines.site_gates import SiteGates, without_frames
-from wardround.engines.summing import Summing, plain_sum
+from wardround.engines.summing import BucketSum, ClearSum, Summing, buckets_of, plain_sum
 from wardround.errors import DisclosureError, LocalProtocolError, QuorumError, SiteError, WardroundError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules, rules_of
-from wardround.privacy.disclosure_gate import is_refusal
+from wardround.privacy.disclosure_gate import is_refusal, refuse_clear
 from wardround.privacy.protection import PLAIN, SumProtection
-from wardround.sums import Ask, SiteFunction, Snapshot, Workflow
+from wardround.sums import Ask, SiteFunction, Snapshot, Total, Workflow
 from wardround.sums.codec import check_num_sites
 from wardround.sums.message import pack_snapshot, unpack_snapshot
+from wardround.sums.total_checks import check_total
 
 R = TypeVar("R")
 
@@ -200,7 +201,7 @@ class Simulation:
         disclosure: the study's disclosure rules, or a preset's name; None: those of the setting, or none at all where
             it has none.
         site_disclosure: by site that has some, its own rules; they can only tighten the study's.
-        protection: how sums are protected.
+        protection: how sums are protected: whether by buckets, and whether analyses may ask in clear.
 
     Guarantees:
         deterministic_for_a_seed: equal inputs give equal totals, bit for bit.
@@ -242,6 +243,8 @@ class Simulation:
         if protection.secure_sums:
             raise NotImplementedError("secure_sums")
         self.protection = protection
+        roster = tuple(sites)
+        self._buckets = buckets_of(roster, protection.bucket_size) if protection.bucket_size else (roster,)
         self._data = MappingProxyType(dict(sites))
         self._gates = SiteGates(self._data, _study_rules(disclosure, setting), site_disclosure)
         self.setting = _with_rules(setting, self._gates.effective)
@@ -362,12 +365,7 @@ class Simulation:
                 if reason is not None:
                     failures[site] = reason
         memory.refused |= {site: reason for site, reason in failures.items() if isinstance(reason, DisclosureError)}
-        self._check_quorum(ask, number, failures)
-        total = summing.close()
-        if summing.left_out:
-            failures |= summing.left_out
-            self._check_quorum(ask, number, failures)
-        self._gates.check_total(ask, total.sites)
+        total = self._closed(summing, ask, number, failures)
         memory.states.update({key: state for key, state in new_states.items() if key[0] not in failures})
         memory.number = number
         return Round(
@@ -379,9 +377,33 @@ class Simulation:
             seconds=time.perf_counter() - begin,
         )
 
+    def _is_by_bucket(self, ask: Ask[Any]) -> bool:
+        return len(self._buckets) > 1 and bool(ask.layout.bounded) and not ask.is_clear
+
     def _summing(self, ask: Ask[Any]) -> Summing:
         """Who adds this round up."""
-        return plain_sum(ask.layout, len(self._data))
+        layout = ask.layout
+        if ask.is_clear:
+            return ClearSum(layout, len(self._data))
+        if self._is_by_bucket(ask):
+            return BucketSum(layout, self._buckets, lambda sites: plain_sum(layout, len(sites)))
+        return plain_sum(layout, len(self._data))
+
+    def _closed(self, summing: Summing, ask: Ask[Any], number: int, failures: dict[str, Absence]) -> Total[Any]:
+        """The total, checked; sites that the sum left out are then in `failures`."""
+        self._check_quorum(ask, number, failures)
+        try:
+            total = summing.close()
+        except QuorumError as error:
+            raise self._no_total(ask, number, str(error), failures) from None
+        if summing.left_out:
+            failures |= summing.left_out
+            self._check_quorum(ask, number, failures)
+        if not total.parts:  # whoever knows parts has checked them
+            check_total(total, summing.layout)
+        for sum_ in total.parts if self._is_by_bucket(ask) else (total,):
+            self._gates.check_total(ask, sum_.sites)
+        return total
 
     def _absences(self, ask: Ask[Any], number: int, memory: _Memory) -> dict[str, Absence]:
         """Who is not in a round before anybody has computed anything, and why."""
@@ -390,11 +412,14 @@ class Simulation:
             reason = memory.refused.get(site) or self._script.absence(site, number) or self._refusal(ask, site)
             if reason is not None:
                 absences[site] = reason
-        present = [site for site in self._data if site not in absences]
-        return {**absences, **self._gates.refused_shares(ask, present)}
+        for roster in self._buckets if self._is_by_bucket(ask) else (self.sites,):
+            absences |= self._gates.refused_shares(ask, [site for site in roster if site not in absences])
+        return absences
 
     def _refusal(self, ask: Ask[Any], site: str) -> SiteError | DisclosureError | None:
         try:
+            if ask.is_clear:
+                refuse_clear(self._gates.rules[site], self.protection, site=site)
             self._gates.check_ask(ask, site)
         except Exception as error:
             return self._site_error(error, site, ask.function.function_id)
@@ -450,14 +475,16 @@ class Simulation:
         num_answered = len(self._data) - len(failures)
         if num_answered >= self.minimum_sites:
             return
+        what = f"{num_answered} of {len(self._data)} sites answered, at least {self.minimum_sites} must"
+        raise self._no_total(ask, number, what, failures)
+
+    def _no_total(self, ask: Ask[Any], number: int, what: str, failures: Mapping[str, Absence]) -> WardroundError:
+        """The first failure or refusal of a site; without one, too few answered."""
         for reason in failures.values():
             if isinstance(reason, SiteError | DisclosureError):
-                raise reason
+                return reason
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
-        raise QuorumError(
-            f"round {number} ({ask.function.function_id}): {num_answered} of {len(self._data)} sites answered, "
-            f"at least {self.minimum_sites} must ({reasons})"
-        )
+        return QuorumError(f"round {number} ({ask.function.function_id}): {what} ({reasons})")
 
 
 def _study_rules(disclosure: DisclosureRules | str | None, setting: HasSites) -> DisclosureRules:

@@ -2,6 +2,7 @@
 
 Every engine calls the same functions, at the same moments:
 
+- `refuse_clear`, at the site before it looks at its data: allows_clear, allows_site_results, for a clear ask;
 - `refuse_ask`, at the site before it computes: allows_site_results, minimum_rows_site, parameters_per_row,
   patient_dominance;
 - `refuse_share`, at the site before it computes, when it was told how many records of all sites the sum is over (a
@@ -29,6 +30,7 @@ import numpy as np
 
 from wardround.errors import DisclosureError
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.protection import SumProtection
 from wardround.sums import Contribution
 from wardround.sums.contribution import People
 
@@ -61,6 +63,32 @@ class LargestPatient:
         if index is None:
             return cls(None)
         return cls(float(np.bincount(index).max() / len(index)) if len(index) else 0.0)
+
+
+def refuse_clear(rules: DisclosureRules, protection: SumProtection, *, site: str) -> None:
+    """At a site that is asked for its contribution in clear, before anything is computed.
+
+    Raises:
+        DisclosureError: the study does not declare clear asks, or the rules keep a site's results in.
+
+    Guarantees:
+        clear_asks_are_agreed_on: no site answers one unless the study's `allows_clear` and the rule
+            `allows_site_results` of the study and of the site all hold.
+    """
+    if not protection.allows_clear:
+        raise DisclosureError(
+            "allows_clear",
+            "the ask is for this site's own contribution, unprotected; choose an analysis that needs sums alone, or "
+            "agree on allows_clear = true under [privacy]",
+            site=site,
+        )
+    if not rules.allows_site_results:
+        raise DisclosureError(
+            "allows_site_results",
+            "a clear ask shows what is one site's alone; choose an analysis that needs sums alone, or agree on "
+            "allows_site_results = true",
+            site=site,
+        )
 
 
 def refuse_ask(

@@ -11,7 +11,7 @@ from wardround.sums.vocabulary import (
     stateful_site_function,
     workflow,
 )
-from wardround.sums.workflow import Ask, Snapshot, Steps, Total, ask
+from wardround.sums.workflow import Ask, Snapshot, Steps, Total, ask, ask_each
 
 __all__ = [
     "Array",
@@ -26,6 +26,7 @@ __all__ = [
     "Workflow",
     "WorkflowType",
     "ask",
+    "ask_each",
     "bounded",
     "exact",
     "people",

@@ -42,7 +42,14 @@ def run_locally(steps: Steps[R], data: Any, site: str, rng: np.random.Generator 
         except StopIteration as stop:
             result: R = stop.value
             return result
-        answer = None if isinstance(step, Snapshot) else Total(_sum_of_one(step, data, states, rng), (site,))
+        answer = None if isinstance(step, Snapshot) else _total_of_one(step, data, site, states, rng)
+
+
+def _total_of_one(
+    step: Ask[Any], data: Any, site: str, states: dict[str, Any], rng: np.random.Generator | None
+) -> Total[Contribution]:
+    total = Total(_sum_of_one(step, data, states, rng), (site,))
+    return Total(total.sum, total.sites, (total,)) if step.is_clear else total
 
 
 def _sum_of_one(step: Ask[Any], data: Any, states: dict[str, Any], rng: np.random.Generator | None) -> Contribution:

@@ -13,14 +13,17 @@ from pydantic import TypeAdapter
 
 from wardround.errors import ContributionError, RemoteProtocolError
 from wardround.sums.accumulator import check_values
-from wardround.sums.contribution import FieldLayout, Layout
+from wardround.sums.contribution import Contribution, FieldLayout, Layout
 from wardround.sums.parameters import pack, read_head, read_tensors, unpack, write_message
 from wardround.sums.vocabulary import Vocabulary
 from wardround.sums.workflow import Ask, Snapshot, Total
 
 _SITES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
+_PARTS: TypeAdapter[tuple[tuple[str, ...], ...]] = TypeAdapter(tuple[tuple[str, ...], ...])
 _MAX_NAME = 200
 """Longest name of a function that is looked up (unit: characters)."""
+_CLEAR = "each"
+"""What the header of a clear ask says that its answer shows: each contribution."""
 
 
 def _adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
@@ -33,8 +36,9 @@ def _cached_adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 
 def pack_ask(ask: Ask[Any]) -> bytes:
-    """An ask: the function's id and its arguments."""
-    return pack(ask.function.parameters.adapter, dict(ask.arguments), {"function": ask.function.function_id})
+    """An ask: the function's id and its arguments, and whether it is clear."""
+    head = {"function": ask.function.function_id} | ({"shown": _CLEAR} if ask.is_clear else {})
+    return pack(ask.function.parameters.adapter, dict(ask.arguments), head)
 
 
 def unpack_ask(message: bytes, vocabulary: Vocabulary) -> Ask[Any]:
@@ -44,12 +48,15 @@ def unpack_ask(message: bytes, vocabulary: Vocabulary) -> Ask[Any]:
         ConfigError: the function is not in the vocabulary.
         RemoteProtocolError: the message is malformed.
     """
-    name = read_head(message).get("function")
+    head = read_head(message)
+    name = head.get("function")
     if not isinstance(name, str) or len(name) > _MAX_NAME:
         raise RemoteProtocolError("malformed message: an ask must name its function")
+    if "shown" in head and head["shown"] != _CLEAR:
+        raise RemoteProtocolError(f'malformed message: what an ask shows is "{_CLEAR}" or left out')
     function = vocabulary.function(name)
     arguments = unpack(function.parameters.adapter, message)
-    ask = Ask(function, function.parameters.bind((), arguments))
+    ask = Ask(function, function.parameters.bind((), arguments), is_clear="shown" in head)
     try:
         _ = ask.layout
     except Exception as error:  # the function's own `symbols` may raise anything on arguments it does not expect
@@ -58,9 +65,23 @@ def unpack_ask(message: bytes, vocabulary: Vocabulary) -> Ask[Any]:
 
 
 def pack_total(total: Total[Any]) -> bytes:
-    """A total: each field's sum, and the sites in it."""
-    tensors = {name: np.asarray(getattr(total.sum, name)) for name in total.sum.declarations}
-    return write_message(tensors, {"sites": total.sites})
+    """A total: each field's sum, and the sites in it; after it the same of each of its parts."""
+    tensors = _tensors(total, "")
+    head: dict[str, Any] = {"sites": total.sites}
+    if total.parts:
+        head["parts"] = [part.sites for part in total.parts]
+        for index, part in enumerate(total.parts):
+            tensors |= _tensors(part, _prefix(index))
+    return write_message(tensors, head)
+
+
+def _tensors(total: Total[Any], prefix: str) -> dict[str, NDArray[Any]]:
+    return {prefix + name: np.asarray(getattr(total.sum, name)) for name in total.sum.declarations}
+
+
+def _prefix(index: int) -> str:
+    """Of the names of a part's arrays; no field's name holds a dot."""
+    return f"{index}."
 
 
 def unpack_total(message: bytes, layout: Layout) -> Total[Any]:
@@ -71,20 +92,33 @@ def unpack_total(message: bytes, layout: Layout) -> Total[Any]:
     """
     head, tensors = read_head(message), read_tensors(message)
     where = f"malformed total of {layout.contribution.__name__}"
-    reals, counts = (*layout.exact, *layout.bounded), layout.people
-    if set(tensors) != {field.name for field in (*reals, *counts)}:
-        raise RemoteProtocolError(f"{where}: it must hold the declared fields and no other")
-    values = {field.name: _field(tensors[field.name], field, np.float64, where) for field in reals}
-    values |= {field.name: _field(tensors[field.name], field, np.int64, where) for field in counts}
-    sum_ = layout.contribution(**values)
     try:
-        check_values(layout.flatten(sum_), layout, num_sites=1)
         sites = _SITES.validate_python(head.get("sites"))
-    except (ContributionError, pydantic.ValidationError) as error:
+        parts = _PARTS.validate_python(head.get("parts", ()))
+    except pydantic.ValidationError as error:
         raise RemoteProtocolError(where) from error
     if len(set(sites)) != len(sites):
         raise RemoteProtocolError(f"{where}: it names a site twice")
-    return Total(sum_, sites)
+    if "parts" in head and (not parts or not all(parts) or [site for part in parts for site in part] != list(sites)):
+        raise RemoteProtocolError(f"{where}: its parts must be over its sites, in the same order")
+    prefixes = ["", *map(_prefix, range(len(parts)))]
+    names = {field.name for field in (*layout.exact, *layout.bounded, *layout.people)}
+    if set(tensors) != {prefix + name for prefix in prefixes for name in names}:
+        raise RemoteProtocolError(f"{where}: it must hold the declared fields and no other")
+    sums = [_sum(tensors, prefix, layout, where) for prefix in prefixes]
+    return Total(sums[0], sites, tuple(Total(sum_, part) for sum_, part in zip(sums[1:], parts, strict=True)))
+
+
+def _sum(tensors: dict[str, NDArray[Any]], prefix: str, layout: Layout, where: str) -> Contribution:
+    reals = (*layout.exact, *layout.bounded)
+    values = {field.name: _field(tensors[prefix + field.name], field, np.float64, where) for field in reals}
+    values |= {field.name: _field(tensors[prefix + field.name], field, np.int64, where) for field in layout.people}
+    sum_ = layout.contribution(**values)
+    try:
+        check_values(layout.flatten(sum_), layout, num_sites=1)
+    except ContributionError as error:
+        raise RemoteProtocolError(where) from error
+    return sum_
 
 
 def _field(array: NDArray[Any], field: FieldLayout, dtype: type[np.generic], where: str) -> Any:

@@ -8,7 +8,7 @@ replay it from a record, or resume it after a crash.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
 
@@ -27,12 +27,19 @@ class Ask(Generic[C]):
 
     The arguments are made what a site will receive: of the annotated types, arrays read-only copies.
 
+    Attributes:
+        function: what every site computes.
+        arguments: by name.
+        is_clear: whether the total comes with every site's own contribution, unprotected. Every site refuses such an
+            ask unless the study declares it (`allows_clear`) and its disclosure rules allow it (`allows_site_results`).
+
     Raises:
         LocalProtocolError: an argument does not fit the function's annotations.
     """
 
     function: SiteFunction[..., C]
     arguments: Mapping[str, Any]
+    is_clear: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         arguments = self.function.parameters.normalised(self.arguments, self.function.function_id)
@@ -46,10 +53,19 @@ class Ask(Generic[C]):
 
 @dataclass(frozen=True, slots=True)
 class Total(Generic[C]):
-    """The sum over the sites that answered, and which these were."""
+    """The sum over the sites that answered, and which these were.
+
+    Attributes:
+        sum: of the contributions; where sums are by buckets, each bounded field is the number of sites times the
+            median over the buckets of their means.
+        sites: in the sum, in the order of the roster.
+        parts: what the sum was made of, where that is known: one total a site for a clear ask, one a bucket where
+            sums are by buckets. Together they are over the same sites in the same order.
+    """
 
     sum: C
     sites: tuple[str, ...]
+    parts: tuple[Total[C], ...] = ()
 
     @property
     def num_sites(self) -> int:
@@ -74,3 +90,14 @@ Steps: TypeAlias = Generator[Ask[Any] | Snapshot, Any, R]
 def ask(function: SiteFunction[P, C], /, *args: P.args, **kwargs: P.kwargs) -> Generator[Ask[C], Total[C], Total[C]]:
     """Yield one ask and return its total, typed; used with `yield from`."""
     return (yield Ask(function, function.parameters.bind(args, kwargs)))
+
+
+def ask_each(
+    function: SiteFunction[P, C], /, *args: P.args, **kwargs: P.kwargs
+) -> Generator[Ask[C], Total[C], Total[C]]:
+    """Yield one clear ask and return its total, whose `parts` are the sites' own contributions.
+
+    For studies whose consortium has agreed that the coordinator may see them, as robust means over single updates
+    need (`wardround.sums.robust`). Used with `yield from`.
+    """
+    return (yield Ask(function, function.parameters.bind(args, kwargs), is_clear=True))
