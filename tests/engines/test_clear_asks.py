@@ -200,7 +200,7 @@ def test_a_site_that_fails_is_named() -> None:
         simulation(script=script).run(clear_training())
 
 
-def test_a_site_that_is_refused_changes_nothing() -> None:
+def test_refused_site_is_not_in_the_total() -> None:
     layout = layout_of(Moments, {"num_columns": 1})
     good = layout.flatten(Moments(total=np.ones(1), square=1.0, num_records=2))
     bad = layout.flatten(Moments(total=np.full(1, np.nan), square=1.0, num_records=2))
