@@ -76,7 +76,7 @@ def test_an_evaluation_runs_from_the_command_line(folder):
     rng = np.random.default_rng(1)
     tables = folder / "tables"
     tables.mkdir()
-    for name in ("north", "south"):
+    for name in ("north", "south", "east"):
         age = rng.normal(60, 10, 300).round(1)
         died = rng.random(300) < 1 / (1 + np.exp(3 - 0.04 * age))
         pd.DataFrame({"age": age, "died": died.astype(int)}).to_csv(tables / f"{name}.csv", index=False)

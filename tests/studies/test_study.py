@@ -83,7 +83,8 @@ def test_sums_are_secure_unless_the_study_says_otherwise():
     assert parse_study(text, VOCABULARY).privacy == expected
     assert parse_study(LEAST + "[privacy]\nbucket_size = 4", VOCABULARY).privacy == SumProtection(bucket_size=4)
     assert parse_study(LEAST + '[privacy]\nmode = "two_leg"', VOCABULARY).privacy == SumProtection(is_strict=False)
-    in_clear = parse_study(LEAST + "[privacy]\nsecure_sums = false\nallows_clear = true", VOCABULARY).privacy
+    allowed = "[disclosure]\nallows_site_results = true\n[privacy]\nsecure_sums = false\nallows_clear = true"
+    in_clear = parse_study(LEAST + allowed, VOCABULARY).privacy
     assert in_clear == SumProtection(secure_sums=False, allows_clear=True)
     few = HEAD + "minimum_sites = 1\n" + CENSUS + "[privacy]\nsecure_sums = false"
     assert parse_study(few, VOCABULARY).minimum_sites == 1
@@ -137,6 +138,10 @@ def test_sums_are_secure_unless_the_study_says_otherwise():
         (
             LEAST + '[privacy]\nsecure_sums = false\nmode = "strict"',
             "privacy: mode: of no effect with secure_sums = false; leave out one or the other",
+        ),
+        (
+            LEAST + "[privacy]\nallows_clear = true",
+            "privacy.allows_clear: sites answer no clear ask while [disclosure]",
         ),
         (LEAST + "[[privacy]]\nsecure_sums = true", "privacy: must be a table; write [privacy]"),
         (

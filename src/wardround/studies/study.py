@@ -208,6 +208,11 @@ def parse_study(text: str, vocabulary: Vocabulary) -> Study:
     head = _head(document, problems)
     disclosure = _disclosure(document, problems)
     privacy = _privacy(document, head, problems)
+    if privacy.allows_clear and not disclosure.allows_site_results:
+        problems.append(
+            "privacy.allows_clear: sites answer no clear ask while [disclosure] has allows_site_results = false; set "
+            "allows_site_results = true there, or leave allows_clear out"
+        )
     analyses = _analyses(document, vocabulary, problems)
     if problems or head is None:
         raise ConfigError(_listed(problems))
