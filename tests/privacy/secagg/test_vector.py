@@ -1,6 +1,7 @@
 """Vectors of words against the accumulator, which adds the same contributions without masks."""
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from wardround.errors import ContributionError
 from wardround.privacy.secagg import vector
+from wardround.privacy.secagg.prg import apply_masks
 from wardround.privacy.secagg.vector import (
     CHUNK_WORDS,
     VectorShape,
@@ -107,6 +109,18 @@ def test_large_vectors_too() -> None:
         accumulator.add_flat(flat, np.random.default_rng(site))
         add_words(words, to_words(flat, layout, 10, np.random.default_rng(site)), 70_001)
     assert bits_of(contribution_of(words, layout, 10, 3)) == bits_of(accumulator.total())
+
+
+def test_a_site_needs_the_memory_of_one_vector() -> None:
+    size = 2**22
+    layout = Layout(Anything, (), (), (field("update", Bounded((size,), 1.0, 12)),))
+    flat = Flat(np.empty(0), np.empty(0, np.int64), (np.ones(size, np.float32),))
+    apply_masks(to_words(flat, layout, 10, np.random.default_rng(0)), 0, [])  # whatever is made once only
+    tracemalloc.start()
+    apply_masks(to_words(flat, layout, 10, np.random.default_rng(0)), 0, [(bytes(32), 1)] * 9)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < shape_of(layout, 10).num_bytes + 2**22
 
 
 @given(layouts(), st.sampled_from((1, 3, 1000)))
