@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from tests.samples import Moments, moments
+from wardround.engines.record import Round
 from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.privacy.secagg.terms import Terms
 from wardround.report.html import render_report
 from wardround.report.outcome import StudyOutcome
 from wardround.report.protection import SumsInWords, named
-from wardround.report.run_facts import RunFacts
+from wardround.report.run_facts import RoundFacts, RunFacts
+from wardround.sums import Ask, Total
 
 
 def words(protection, num_sites=10, minimum_sites=None, noun="hospital"):
@@ -118,6 +122,15 @@ def test_the_report_names_analyses_in_clear(outcome):
     assert f"Yes: {title} asked every hospital for its own contribution, in clear" in section
     assert "None did." in shown(outcome, SumProtection(allows_clear=True))
     assert clear.to_dict()["analyses"][0]["run"]["by_round"][0]["is_clear"]
+
+
+@pytest.mark.parametrize("is_clear", [False, True])
+def test_what_was_asked_in_clear_is_read_off_the_record(is_clear):
+    ask = Ask(moments, {"center": np.zeros(2)}, is_clear=is_clear)
+    total = Total(Moments(total=np.zeros(2), square=0.0, num_records=5), ("A",))
+    round_ = Round(number=1, ask=ask, total=total, failures={}, bytes_up=48, seconds=0.1)
+    assert RoundFacts.of(round_).is_clear is is_clear
+    assert RoundFacts.of(round_).to_dict()["is_clear"] is is_clear
 
 
 def test_the_report_names_analyses_that_tell_of_each_hospital(outcome):
