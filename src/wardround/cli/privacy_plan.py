@@ -176,8 +176,9 @@ def _plan(
 _NOTES = (
     "Bytes are exact for sums in which all sites answer.",
     (
-        "Seconds are computing time, estimated from a short measurement on this machine: what it takes when nothing else "
-        "runs. Time on the network is not in them, nor what the analyses themselves take: a round waits in each leg for the slowest site."
+        "Seconds are computing time, estimated from a short measurement on this machine: what it takes when nothing "
+        "else runs. Time on the network is not in them, nor what the analyses themselves take: a round waits in each "
+        "leg for the slowest site."
     ),
 )
 
