@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.samples import VOCABULARY, Drift, Roster, Update, hospitals, mean, moments, train, wander
+from tests.samples import VOCABULARY, Roster, Update, hospitals, mean, moments, train
 from wardround.engines.record import replay
 from wardround.engines.record_file import load_record
 from wardround.engines.simulation import Event, Progress, Simulation
-from wardround.engines.summing import BucketSum, PlainSum, Summing, buckets_of, plain_sum
+from wardround.engines.summing import BucketSum, ClearSum, PlainSum, Summing, buckets_of, plain_sum
 from wardround.errors import (
     ConfigError,
     ContributionError,
@@ -29,10 +29,10 @@ from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.sums import (
     Array,
     Contribution,
-    Layout,
     Steps,
     Total,
     ask,
+    ask_each,
     bounded,
     exact,
     people,
@@ -295,6 +295,32 @@ def test_a_buckets_sum_is_over_enough_records() -> None:
     assert simulation(sites=wards(*[17] * 9), disclosure=rules).run(only_step()) == 153
 
 
+def test_a_bucket_that_shrinks_is_looked_at_again() -> None:
+    """What sites were told before they computed may not hold any more when one of them fails."""
+    rules = dataclasses.replace(PRESETS["none"], minimum_rows_total=50)
+    sites = wards(*[15] * 4, *[20] * 6)
+    assert simulation(sites=sites, disclosure=rules).run(only_step()) == 180
+    script = [event(1, "garbage", 1, garbage=None)]  # 45 are left of 60
+    with pytest.raises(DisclosureError, match="minimum_rows_total"):
+        simulation(sites=sites, disclosure=rules, script=script, minimum_sites=9).run(only_step())
+
+
+@workflow("bucket.clear", version=1)
+def clear_step(setting: Roster) -> Steps[int]:
+    """One clear ask."""
+    return (yield from ask_each(step_to_mean, np.zeros(3))).sum.num_records
+
+
+def test_a_clear_ask_is_not_by_buckets() -> None:
+    rules = dataclasses.replace(PRESETS["none"], minimum_rows_total=100)
+    protection = dataclasses.replace(BY_THREE, allows_clear=True)
+    run = simulation(sites=wards(*[20] * 9), disclosure=rules, protection=protection).record(clear_step())
+    assert numbers(run.record.rounds[0].total) == list("012345678")
+    assert run.result == 180
+    with pytest.raises(DisclosureError, match="minimum_rows_total"):
+        simulation(sites=wards(*[20] * 9), disclosure=rules, protection=protection).run(only_step())
+
+
 def test_no_site_dominates_its_bucket() -> None:
     rules = dataclasses.replace(PRESETS["none"], site_dominance=0.5)
     sites = wards(20, 20, 20, 20, 20, 20, 60, 20, 20)
@@ -370,6 +396,24 @@ class Lying(PlainSum):
         return Total(Update(step=np.array([3.5, 0.0]), loss=0.0), total.sites)
 
 
+class Unopened(PlainSum):
+    """A bucket's sum that is never to be known."""
+
+    def __init__(self) -> None:
+        super().__init__(LAYOUT, 3)
+
+    def close(self) -> Total[Any]:
+        raise AssertionError("the sum over two sites was taken")
+
+
+def test_no_sum_is_taken_of_a_small_bucket() -> None:
+    summing = BucketSum(LAYOUT, BUCKETS, lambda sites: Unopened() if "s0" in sites else plain_sum(LAYOUT, 3))
+    for index in range(1, 12):
+        flat = LAYOUT.flatten(Update(step=np.zeros(2), loss=1.0))
+        summing.add(f"s{index}", flat, np.random.default_rng(index))
+    assert summing.close().num_sites == 9
+
+
 def filled(second: Summing | None) -> BucketSum:
     made = iter([plain_sum(LAYOUT, 3), second, plain_sum(LAYOUT, 3), plain_sum(LAYOUT, 3)])
     summing = BucketSum(LAYOUT, BUCKETS, lambda sites: next(made))
@@ -407,17 +451,23 @@ def test_numbers_are_bounded_by_the_whole_roster() -> None:
 
 
 def test_every_total_of_a_round_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also that of a sum which was added up elsewhere."""
+    """Whoever adds up: here in ways that no sum of clipped vectors comes out."""
+    plain_close, clear_close = PlainSum.close, ClearSum.close
 
-    def lying(layout: Layout, num_sites: int) -> Summing:
-        class Off(PlainSum):
-            def close(self) -> Total[Any]:
-                total = super().close()
-                return Total(Drift(moved=np.array([np.nan, 0.0])), total.sites)
+    def close(self: PlainSum) -> Total[Any]:
+        sites = plain_close(self).sites
+        return Total(Step(step=np.full(3, 5.1 * len(sites)), loss=0.0, num_records=1), sites)
 
-        return Off(layout, num_sites)
+    def close_each(self: ClearSum) -> Total[Any]:
+        total = clear_close(self)
+        off = Total(Step(step=np.full(3, 5.1), loss=0.0, num_records=1), total.parts[4].sites)
+        return Total(total.sum, total.sites, (*total.parts[:4], off, *total.parts[5:]))
 
-    monkeypatch.setattr("wardround.engines.simulation.plain_sum", lying)
-    federation = simulation(sites=hospitals(3), protection=PLAIN)
-    with pytest.raises(RemoteProtocolError, match=r"Drift\.moved holds a number that is not finite"):
-        federation.run(wander())
+    monkeypatch.setattr(PlainSum, "close", close)
+    with pytest.raises(RemoteProtocolError, match=r"Step\.step is longer .*: one of site_0, .*, site_8 broke"):
+        simulation(protection=PLAIN).run(only_step())
+    with pytest.raises(RemoteProtocolError, match=r"Step\.step is longer .*: one of site_0, site_1, site_2 broke"):
+        simulation().run(only_step())
+    monkeypatch.setattr(ClearSum, "close", close_each)
+    with pytest.raises(RemoteProtocolError, match=r"Step\.step is longer .*: site 'site_4' broke its declaration"):
+        simulation(protection=SumProtection(secure_sums=False, allows_clear=True)).run(clear_step())

@@ -269,6 +269,17 @@ def test_hostile_arrays_of_parts_are_refused(changed: dict[str, Any]) -> None:
         unpack_total(parts_message(GOOD_PARTS, **changed), MOMENTS)
 
 
+def test_empty_parts_are_refused() -> None:
+    empty = {"part2_at_total": np.zeros(2), "part2_at_square": np.array(0.0), "part2_at_num_records": np.array(0)}
+    unpack_total(parts_message([["a"], ["b"], ["c", "d"]], **empty), MOMENTS)
+    with pytest.raises(RemoteProtocolError, match="its parts must be over its sites"):
+        unpack_total(parts_message([["a", "b"], ["c", "d"], []], **empty), MOMENTS)
+    none = {"total": np.zeros(2), "square": np.array(0.0), "num_records": np.array(0)}
+    unpack_total(write_message(none, {"sites": []}), MOMENTS)
+    with pytest.raises(RemoteProtocolError, match="its parts must be over its sites"):
+        unpack_total(write_message(none, {"sites": [], "parts": []}), MOMENTS)
+
+
 @pytest.mark.parametrize("shown", [None, True, "", "all", ["each"], 1])
 def test_what_an_ask_shows_is_one_word(shown: Any) -> None:
     unpack_ask(head_only(json.dumps(ASK | {"shown": "each"})), VOCABULARY)

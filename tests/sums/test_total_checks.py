@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.samples import Moments, Roster, Update, hospitals
 from wardround.engines.simulation import Event, Simulation
 from wardround.errors import DataError, QuorumError, RemoteProtocolError
-from wardround.sums import Array, Contribution, Layout, Steps, Total, ask, bounded, site_function, workflow
+from wardround.sums import Array, Contribution, Layout, Steps, Total, ask, bounded, people, site_function, workflow
 from wardround.sums.accumulator import Accumulator, Encoded, decode, encode
 from wardround.sums.codec import Ring128
 from wardround.sums.contribution import layout_of
@@ -141,6 +141,19 @@ def test_negative_counts_are_refused_and_all_sites_named() -> None:
         check_total(Total(bad, ("a", "b")), those)
     with pytest.raises(RemoteProtocolError, match=r"num_records counts people and is negative: site 'a' broke its"):
         check_total(Total(bad, ("a",)), those)
+
+
+class Cells(Contribution):
+    num_in: Array = people(3)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_one_negative_count_of_several_is_refused(index: int) -> None:
+    counts = np.array([5, 0, 7])
+    check_total(Total(Cells(num_in=counts), ("a", "b")), layout_of(Cells, {}))
+    counts[index] = -1
+    with pytest.raises(RemoteProtocolError, match=r"Cells\.num_in counts people and is negative"):
+        check_total(Total(Cells(num_in=counts), ("a", "b")), layout_of(Cells, {}))
 
 
 @pytest.mark.parametrize("size", [8, 300])

@@ -127,8 +127,6 @@ class ClearSum:
 
     def close(self) -> Total[Any]:
         """As `Summing.close`."""
-        for part in self._parts:
-            check_total(part, self.layout)
         sites = tuple(site for part in self._parts for site in part.sites)
         return Total(self._accumulator.total(), sites, tuple(self._parts))
 
@@ -190,7 +188,7 @@ class BucketSum:
             if part is None:
                 left_out |= dict.fromkeys(bucket.added, _too_few(number, bucket))
             else:
-                check_total(part, self.layout)
+                check_total(part, self.layout)  # before it is added to others
                 parts.append(part)
             left_out |= bucket.summing.left_out if bucket.summing else {}
         if len(parts) < LEAST_BUCKETS:
