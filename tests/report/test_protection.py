@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.samples import Moments, moments
+from wardround.cli.carry_out import outcome_text
 from wardround.engines.record import Round
 from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.privacy.secagg.terms import Terms
@@ -120,6 +121,12 @@ def test_the_report_names_analyses_in_clear(outcome):
     title = clear.analyses[0].analysis.title
     section = shown(clear, SumProtection(allows_clear=True))
     assert f"Yes: {title} asked every hospital for its own contribution, in clear" in section
+    page = render_report(clear)
+    assert page.count("In clear.</strong> For this analysis") == 1
+    assert "each hospital, in clear" in page
+    assert "IN CLEAR: every hospital was asked for its own contribution" in outcome_text(clear)
+    assert "IN CLEAR" not in outcome_text(outcome)
+    assert "it could read what each of them sent" in page
     assert "None did." in shown(outcome, SumProtection(allows_clear=True))
     assert clear.to_dict()["analyses"][0]["run"]["by_round"][0]["is_clear"]
 

@@ -107,4 +107,6 @@ def _analysis_text(outcome: AnalysisOutcome) -> str:
     lines.append(outcome.result.summary())
     if outcome.facts:
         lines.append(outcome.facts.summary())
+        if outcome.facts.asks_in_clear:
+            lines.append("IN CLEAR: every hospital was asked for its own contribution, which the coordinator saw.")
     return "\n".join(lines)

@@ -104,6 +104,7 @@ class AskedView:
     num_real: int
     num_bounded: int
     tells_of_sites: bool
+    is_clear: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +346,7 @@ def _asked(runs: list[RunFacts]) -> Iterator[AskedView]:
             num_real=sum(round_.num_real for round_ in asked),
             num_bounded=sum(round_.num_bounded for round_ in asked),
             tells_of_sites=any(round_.tells_of_sites for round_ in asked),
+            is_clear=any(round_.is_clear for round_ in asked),
         )
 
 
