@@ -11,7 +11,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.privacy.secagg.transcript_samples import NAMES, chained, closed, entries_of, sample
@@ -435,6 +435,10 @@ def test_rounds_go_forward():
         refused(one.closed([*entries, late]), "replayed", line=len(entries) + 1)
     again = refused(one.closed([*entries, opening_of(one, run=first, number=2, attempt=2)]), "replayed")
     assert "has had its total" in again.reason
+    for number, attempt in ((5, 2), (5, 1), (4, 9)):
+        ahead = opening_of(one, run=first, number=5, attempt=2)
+        late = opening_of(one, run=first, number=number, attempt=attempt)
+        refused(one.closed([*entries, ahead, late]), "replayed", line=len(entries) + 2)
     account = verify(one.closed([*entries, opening_of(one, run=first, number=3), opening_of(one, run=bytes(16))]))
     assert [one.outcome for one in account.rounds[-2:]] == [Outcome.UNFINISHED] * 2
 
@@ -507,6 +511,14 @@ def test_survivors_are_those_who_signed(is_strict):
     refused(one.closed([*entries[: named + 1], *entries[named:]]), "second_answer", line=named + 2)
     refused(one.closed([*entries[: named + 1], *entries[uploads[0] :]]), "out_of_turn", line=named + 2)
     refused(one.closed([*entries[: uploads[0] + 1], *entries[uploads[0] :]]), "out_of_turn", line=uploads[0] + 2)
+
+
+def test_who_uploads_late_is_not_among_the_survivors():
+    one = sample()
+    entries = body(one)
+    (named,) = places(entries, Named, contexts(entries)[1])  # of the round in which the third site dropped out
+    late = upload_of(one, contexts(entries)[1], 2)
+    refused(one.closed([*entries[: named + 1], late, *entries[named + 1 :]]), "out_of_turn", line=named + 2)
 
 
 def test_shares_are_released_after_enough_signatures():
@@ -650,17 +662,19 @@ def test_random_fields_under_a_new_chain_raise_nothing_else(place, change):
         assert len(from_line(line, START, 1)[1]) == 32
 
 
-@given(st.integers(0, len(LINES) - 2), st.integers(0, 63), st.integers(1, 255))
-def test_altered_entries_under_a_new_chain_are_refused(place, where, flip):
-    """Every byte of a digest or a signature counts when its chain is made anew, and the coordinator has not signed."""
-    entries = body(sample())
-    entry = entries[place]
+@given(st.integers(0, 2**16), st.integers(1, 255))
+@settings(max_examples=5)
+@pytest.mark.parametrize("place", range(len(LINES) - 1))
+def test_altered_entries_that_the_coordinator_signs_are_refused(place, where, flip):
+    """Every signature and digest counts, and every message, even if the coordinator itself alters them."""
+    entry = body(sample())[place]
     names = [f.name for f in dataclasses.fields(entry) if isinstance(getattr(entry, f.name), bytes)]
-    for name in names:
+    for name in set(names) - {"commitment"}:
         value = bytearray(getattr(entry, name))
         value[where % len(value)] ^= flip
-        forged = [*entries[:place], dataclasses.replace(entry, **{name: bytes(value)}), *entries[place + 1 :]]
-        refused(chained([*forged, sample().entries[-1]]))
+        forged = body(sample())
+        forged[place] = dataclasses.replace(entry, **{name: bytes(value)})
+        refused(sample().closed(forged))
 
 
 def test_hostile_files_cost_little():
