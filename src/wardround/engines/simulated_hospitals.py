@@ -26,6 +26,7 @@ from wardround.data.sources.source import Source
 from wardround.engines.simulation import Event, Progress, Simulation
 from wardround.errors import ConfigError, DataError
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.protection import SumProtection
 
 __all__ = ["TableLike", "check_tables", "infer", "simulate", "simulate_folder", "tables_in"]
 
@@ -49,6 +50,10 @@ def simulate(
     disclosure: DisclosureRules | str | None = None,
     site_disclosure: Mapping[str, DisclosureRules | str] = _NO_RULES,
     on_misfit: Callable[[ContractReport], object] | None = None,
+    secure: bool = False,
+    protection: SumProtection | None = None,
+    study_digest: bytes = bytes(32),
+    transcripts: Path | None = None,
 ) -> Simulation:
     """Hospitals in this process, each with its table.
 
@@ -66,6 +71,10 @@ def simulate(
         disclosure: as `Simulation`; None: the standard rules.
         site_disclosure: as `Simulation`.
         on_misfit: told of each table of which values count as missing because they break the contract.
+        secure: as `Simulation`.
+        protection: as `Simulation`.
+        study_digest: as `Simulation`.
+        transcripts: as `Simulation`.
 
     Raises:
         ContractError: a table does not fit; tells of all sites at once, and carries their reports.
@@ -97,6 +106,10 @@ def simulate(
         shows_site_errors=shows_site_errors,
         disclosure=disclosure,
         site_disclosure=site_disclosure,
+        secure=secure,
+        protection=protection,
+        study_digest=study_digest,
+        transcripts=transcripts,
     )
 
 
@@ -115,6 +128,10 @@ def simulate_folder(
     disclosure: DisclosureRules | str | None = None,
     site_disclosure: Mapping[str, DisclosureRules | str] = _NO_RULES,
     on_misfit: Callable[[ContractReport], object] | None = None,
+    secure: bool = False,
+    protection: SumProtection | None = None,
+    study_digest: bytes = bytes(32),
+    transcripts: Path | None = None,
 ) -> Simulation:
     """Hospitals in this process from a folder with one table a site, as `tables_in` finds them; else as `simulate`."""
     return simulate(
@@ -131,6 +148,10 @@ def simulate_folder(
         disclosure=disclosure,
         site_disclosure=site_disclosure,
         on_misfit=on_misfit,
+        secure=secure,
+        protection=protection,
+        study_digest=study_digest,
+        transcripts=transcripts,
     )
 
 

@@ -18,10 +18,12 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
+from wardround.engines.protected_sums import ProtectedSums
 from wardround.engines.record import Playback, Round, RunRecord, checked_step
 from wardround.engines.record_file import RecordFile
+from wardround.engines.secure_sum import Loss
 from wardround.engines.site_gates import SiteGates, without_frames
-from wardround.engines.summing import BucketSum, ClearSum, Summing, buckets_of, plain_sum
+from wardround.engines.summing import Summing
 from wardround.errors import DisclosureError, LocalProtocolError, QuorumError, SiteError, WardroundError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules, rules_of
 from wardround.privacy.disclosure_gate import is_refusal, refuse_clear
@@ -33,7 +35,23 @@ from wardround.sums.total_checks import check_total
 
 R = TypeVar("R")
 
-Behaviour: TypeAlias = Literal["drops_before", "drops_after", "lags", "garbage"]
+Behaviour: TypeAlias = Literal[
+    "drops_before",
+    "drops_uploading",
+    "drops_before_consistency",
+    "drops_before_unmask",
+    "drops_after",
+    "lags",
+    "garbage",
+]
+_LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {
+        "drops_uploading": Loss.UPLOADING,
+        "drops_before_consistency": Loss.BEFORE_CONSISTENCY,
+        "drops_before_unmask": Loss.BEFORE_UNMASK,
+    }
+)
+"""Behaviours by which a site is lost within a round of a secure sum."""
 States: TypeAlias = dict[tuple[str, str], Any]
 """What sites remember, by site and the first part of the function's name."""
 Absence: TypeAlias = SiteError | DisclosureError | str
@@ -58,7 +76,9 @@ class Event:
     Attributes:
         site: whose.
         behaviour: `drops_before` it answers in this round, or `drops_after` it answered, and never comes
-            back; `lags` by `seconds` in this round; sends `garbage` in this round.
+            back; in a secure sum also `drops_uploading`, when half of it is sent, `drops_before_consistency`
+            or `drops_before_unmask`, when it is sent (without secure sums the first is as `drops_before`, the others
+            as `drops_after`); `lags` by `seconds` in this round; sends `garbage` in this round.
         round: number of the round, from 1.
         seconds: how long a lagging site takes.
         garbage: what is sent instead of a contribution.
@@ -85,8 +105,10 @@ class Event:
 class _Script:
     """The events by site and round."""
 
-    def __init__(self, events: Sequence[Event], deadline_seconds: float) -> None:
+    def __init__(self, events: Sequence[Event], deadline_seconds: float, is_secure: bool) -> None:
         self._deadline_seconds = deadline_seconds
+        self._losses: dict[tuple[str, int], Loss] = {}
+        absent = {"drops_before"} if is_secure else {"drops_before", "drops_uploading"}
         self._gone_from: dict[str, int] = {}
         self._lags: dict[tuple[str, int], float] = {}
         self._garbage: dict[tuple[str, int], Event] = {}
@@ -99,8 +121,10 @@ class _Script:
                     raise ValueError(f"the script lets {event.site!r} send garbage twice in round {event.round}")
                 self._garbage[key] = event
             else:
-                first = event.round if event.behaviour == "drops_before" else event.round + 1
+                first = event.round if event.behaviour in absent else event.round + 1
                 self._gone_from[event.site] = min(first, self._gone_from.get(event.site, first))
+                if is_secure and event.behaviour in _LOSSES:
+                    self._losses[key] = _LOSSES[event.behaviour]
 
     def absence(self, site: str, number: int) -> str | None:
         """Why a site is not in a round; None if it is."""
@@ -110,6 +134,14 @@ class _Script:
         if seconds > self._deadline_seconds:
             return f"answered after {seconds:g} s, the deadline is {self._deadline_seconds:g} s"
         return None
+
+    def has_gone(self, site: str, number: int) -> bool:
+        """Whether a site was gone before this round, so that nobody asks it any more."""
+        return number > self._gone_from.get(site, number)
+
+    def losses(self, number: int) -> dict[str, Loss]:
+        """Sites that answer in this round and are lost before its sum is complete."""
+        return {site: loss for (site, lost_in), loss in self._losses.items() if lost_in == number}
 
     def garbage(self, site: str, number: int) -> Event | None:
         """The event of a site that sends garbage in this round."""
@@ -138,7 +170,10 @@ class _Memory:
 
     `is_lost` where a run goes on from a snapshot and what sites remembered before that is not here. A site that
     a disclosure rule kept out of a sum is in `refused`: it stays out of the run, so that all sums are over the same.
+    `run` tells the run from others in secure sums.
     """
+
+    run: bytes
 
     states: States = field(default_factory=dict, repr=False)
     number: int = 0
@@ -201,7 +236,11 @@ class Simulation:
         disclosure: the study's disclosure rules, or a preset's name; None: those of the setting, or none at all where
             it has none.
         site_disclosure: by site that has some, its own rules; they can only tighten the study's.
-        protection: how sums are protected: whether by buckets, and whether analyses may ask in clear.
+        secure: whether sums are secure ones: the protocol of hospitals with all its machines, keys and masks, so
+            that whoever adds up sees totals alone. Short for `protection=SumProtection()`.
+        protection: how sums are protected in more detail.
+        study_digest: of what the sites agreed to, 32 bytes: all keys are bound to it.
+        transcripts: folder in which the transcripts of secure sums are kept.
 
     Guarantees:
         deterministic_for_a_seed: equal inputs give equal totals, bit for bit.
@@ -226,7 +265,10 @@ class Simulation:
         shows_site_errors: bool = False,
         disclosure: DisclosureRules | str | None = None,
         site_disclosure: Mapping[str, DisclosureRules | str] = MappingProxyType({}),
-        protection: SumProtection = PLAIN,
+        secure: bool = False,
+        protection: SumProtection | None = None,
+        study_digest: bytes = bytes(32),
+        transcripts: Path | None = None,
     ) -> None:
         if not sites:
             raise ValueError("sites must name at least one site")
@@ -240,17 +282,18 @@ class Simulation:
         if seed < 0:
             raise ValueError(f"seed must be >= 0, got seed={seed}")
         check_num_sites(len(sites))
-        if protection.secure_sums:
-            raise NotImplementedError("secure_sums")
-        self.protection = protection
-        roster = tuple(sites)
-        self._buckets = buckets_of(roster, protection.bucket_size) if protection.bucket_size else (roster,)
+        if secure and protection is not None:
+            raise ValueError("secure is short for protection=SumProtection(); give one of the two")
+        self.protection = protection or (SumProtection() if secure else PLAIN)
         self._data = MappingProxyType(dict(sites))
         self._gates = SiteGates(self._data, _study_rules(disclosure, setting), site_disclosure)
         self.setting = _with_rules(setting, self._gates.effective)
         self.seed = seed
         self.minimum_sites = len(sites) if minimum_sites is None else minimum_sites
-        self._script = _Script(script, deadline_seconds)
+        self._sums = ProtectedSums(
+            tuple(sites), self.protection, self.minimum_sites, study_digest=study_digest, transcripts=transcripts
+        )
+        self._script = _Script(script, deadline_seconds, self.protection.secure_sums)
         self._progress = progress
         self._shows_site_errors = shows_site_errors
         self._unfinished: dict[str, _Memory] = {}
@@ -274,6 +317,10 @@ class Simulation:
     def data(self) -> Mapping[str, Any]:
         """Each site's data: they are in this process, and whoever simulates owns them."""
         return self._data
+
+    def close_transcripts(self) -> tuple[Path, ...]:
+        """End the transcripts of the secure sums so far; returns where they are. Raises `StoreError`."""
+        return self._sums.close_transcripts()
 
     def run(self, workflow: Workflow[R]) -> R:
         """Carry a workflow out and return its result; raises as `record` does."""
@@ -332,7 +379,7 @@ class Simulation:
         if memory is None or memory.number != last_round:
             forgotten = record.rounds_before_snapshot
             told = {site: reason for r in record.rounds for site, reason in r.failures.items() if is_refusal(reason)}
-            memory = _Memory(number=forgotten, is_lost=forgotten > 0, refused=dict(told))
+            memory = _Memory(run=self._sums.new_run(), number=forgotten, is_lost=forgotten > 0, refused=dict(told))
             self._unfinished[record.run_id] = memory
         return memory
 
@@ -356,8 +403,10 @@ class Simulation:
         begin = time.perf_counter()
         if ask.function.is_stateful:
             _check_memory(memory, ask.function.function_id)
-        summing = self._summing(ask)
         failures = self._absences(ask, number, memory)
+        self._check_quorum(ask, number, failures)
+        asked = tuple(s for s in self._data if s not in memory.refused and not self._script.has_gone(s, number))
+        summing = self._sums.open(ask, memory.run, number, asked, self._script.losses(number))
         new_states: States = {}
         for index, site in enumerate(self._data):
             if site not in failures:
@@ -377,20 +426,9 @@ class Simulation:
             seconds=time.perf_counter() - begin,
         )
 
-    def _is_by_bucket(self, ask: Ask[Any]) -> bool:
-        return len(self._buckets) > 1 and bool(ask.layout.bounded) and not ask.is_clear
-
-    def _summing(self, ask: Ask[Any]) -> Summing:
-        """Who adds this round up."""
-        layout = ask.layout
-        if ask.is_clear:
-            return ClearSum(layout, len(self._data))
-        if self._is_by_bucket(ask):
-            return BucketSum(layout, self._buckets, lambda sites: plain_sum(layout, len(sites)))
-        return plain_sum(layout, len(self._data))
-
     def _closed(self, summing: Summing, ask: Ask[Any], number: int, failures: dict[str, Absence]) -> Total[Any]:
         """The total, checked; sites that the sum left out are then in `failures`."""
+        failures |= summing.left_out
         self._check_quorum(ask, number, failures)
         try:
             total = summing.close()
@@ -399,9 +437,9 @@ class Simulation:
         if summing.left_out:
             failures |= summing.left_out
             self._check_quorum(ask, number, failures)
-        if not total.parts:  # whoever knows parts has checked them
-            check_total(total, summing.layout)
-        for sum_ in total.parts if self._is_by_bucket(ask) else (total,):
+        for sum_ in total.parts or (total,):  # a median over buckets is no sum
+            check_total(sum_, summing.layout)
+        for sum_ in total.parts if self._sums.is_by_bucket(ask) else (total,):
             self._gates.check_total(ask, sum_.sites)
         return total
 
@@ -412,7 +450,7 @@ class Simulation:
             reason = memory.refused.get(site) or self._script.absence(site, number) or self._refusal(ask, site)
             if reason is not None:
                 absences[site] = reason
-        for roster in self._buckets if self._is_by_bucket(ask) else (self.sites,):
+        for roster in self._sums.rosters(ask):
             absences |= self._gates.refused_shares(ask, [site for site in roster if site not in absences])
         return absences
 

@@ -1,0 +1,150 @@
+"""Secure sums in the simulation: the same totals bit for bit, whoever is lost, and nothing else for the coordinator."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import tomli_w
+
+import wardround as wr
+from tests.report.conftest import EVERY_WORKFLOW, ward_table
+from tests.samples import Roster, hospitals, mean, moments, train, wander
+from wardround.engines.simulation import Event, Run, Simulation
+from wardround.engines.transcript_file import verify_file
+from wardround.errors import ConfigError, QuorumError, WardroundError
+from wardround.privacy.protection import SumProtection
+from wardround.privacy.secagg import coordinator
+from wardround.privacy.secagg.vector import to_words
+from wardround.studies.extensions import installed_vocabulary
+from wardround.studies.study import parse_study
+from wardround.sums.message import pack_total
+from wardround.testing import fingerprint
+
+LOSSES = ("drops_before", "drops_uploading", "drops_before_consistency", "drops_before_unmask", "drops_after")
+
+
+def simulation(num_sites: int, *, secure: bool, **options: Any) -> Simulation:
+    sites = hospitals(num_sites)
+    return Simulation(sites, Roster(tuple(sites)), secure=secure, **options)
+
+
+def totals(run: Run[Any]) -> list[bytes]:
+    return [pack_total(round_.total) for round_ in run.record.rounds]
+
+
+def study(*analyses: dict[str, Any]) -> Any:
+    head = {"name": "Secure", "question": "Are they the same?"}
+    document = {"study": head, "disclosure": {"allows_site_results": True}, "analysis": list(analyses)}
+    return parse_study(tomli_w.dumps(document), installed_vocabulary())
+
+
+@pytest.fixture(scope="module")
+def wards() -> dict[bool, Simulation]:
+    tables = {name: ward_table(number) for number, name in enumerate(("North", "South", "East"))}
+    return {
+        secure: wr.simulate(tables, disclosure=study(*EVERY_WORKFLOW).disclosure, secure=secure)
+        for secure in (False, True)
+    }
+
+
+@pytest.mark.parametrize("analysis", EVERY_WORKFLOW, ids=lambda one: f"{one['workflow']}-{one['title']}")
+def test_masked_equals_unmasked(wards: dict[bool, Simulation], analysis: dict[str, Any]) -> None:
+    workflow = study(analysis).analyses[0].workflow
+    outcomes: dict[bool, Any] = {}
+    for secure, federation in wards.items():
+        try:
+            run = federation.record(workflow)
+        except WardroundError as error:
+            outcomes[secure] = (type(error), str(error))
+        else:
+            outcomes[secure] = (totals(run), fingerprint(run.result))
+    assert outcomes[True] == outcomes[False]
+
+
+@pytest.mark.parametrize("workflow", [mean(rounds=4), train(rounds=4), wander()], ids=lambda one: one.name)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_masked_equals_unmasked_when_sites_are_lost(workflow: Any, loss: Any) -> None:
+    script = [
+        Event(site="site_1", behaviour=loss, round=2),
+        Event(site="site_4", behaviour=loss, round=3),
+        Event(site="site_0", behaviour="lags", round=1, seconds=99.0),
+    ]
+    options: dict[str, Any] = {"script": script, "minimum_sites": 5, "seed": 3}
+    runs = {secure: simulation(7, secure=secure, **options).record(workflow) for secure in (False, True)}
+    assert totals(runs[True]) == totals(runs[False])
+    assert fingerprint(runs[True].result) == fingerprint(runs[False].result)
+    for masked, plain in zip(runs[True].record.rounds, runs[False].record.rounds, strict=True):
+        assert masked.total.sites == plain.total.sites
+        assert set(masked.failures) == set(plain.failures)
+
+
+def test_buckets_are_secure_sums_of_their_own() -> None:
+    workflow = train(rounds=3)
+    options: dict[str, Any] = {"minimum_sites": None}
+    plain, masked = (
+        simulation(9, secure=False, protection=SumProtection(secure_sums=secure, bucket_size=3), **options)
+        for secure in (False, True)
+    )
+    assert totals(masked.record(workflow)) == totals(plain.record(workflow))
+
+
+def test_too_few_left_for_their_shares_is_said() -> None:
+    script = [Event(site=f"site_{i}", behaviour="drops_before_unmask", round=1) for i in (0, 1)]
+    with pytest.raises(QuorumError, match=r"round 1: the secure sum .* 2 sites released their shares, at least 3 must"):
+        simulation(4, secure=True, script=script).run(mean())
+
+
+def test_too_few_sites_are_refused_when_it_is_written() -> None:
+    with pytest.raises(ConfigError, match="fewer than 3 sites cannot be secure"):
+        simulation(2, secure=True)
+    with pytest.raises(ConfigError, match="minimum_sites"):
+        simulation(3, secure=True, minimum_sites=2)
+    with pytest.raises(ValueError, match="give one of the two"):
+        simulation(3, secure=True, protection=SumProtection())
+
+
+def test_runs_can_be_resumed() -> None:
+    federation = simulation(4, secure=True)
+    whole = federation.record(mean(rounds=4))
+    again = federation.record(mean(rounds=4), resume=whole.record)
+    assert fingerprint(again.result) == fingerprint(whole.result)
+    first = whole.record.rounds[:2]
+    part = dataclasses.replace(whole.record, rounds=first)
+    resumed = simulation(4, secure=True).record(mean(rounds=4), resume=part)
+    assert totals(resumed) == totals(whole)
+
+
+def test_what_travels_is_counted() -> None:
+    rounds = {secure: simulation(4, secure=secure).record(mean()).record.rounds[0] for secure in (False, True)}
+    assert rounds[True].bytes_up > rounds[False].bytes_up + 4 * 36
+
+
+def test_transcripts_are_kept_and_verify(tmp_path: Any) -> None:
+    federation = simulation(4, secure=True, transcripts=tmp_path)
+    federation.run(mean(rounds=2))
+    (path,) = federation.close_transcripts()
+    assert verify_file(path).is_closed
+    federation.run(mean(rounds=2))
+    (second,) = federation.close_transcripts()
+    assert second != path
+    assert verify_file(second).is_closed
+
+
+def test_the_coordinators_machine_is_sent_no_contribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    step = coordinator.step
+
+    def watched(state: Any, event: Any) -> Any:
+        seen.append(bytes(getattr(event, "message", b"")))
+        return step(state, event)
+
+    monkeypatch.setattr(coordinator, "step", watched)
+    sites = hospitals(4)
+    run = Simulation(sites, Roster(tuple(sites)), secure=True).record(mean(num_columns=3, rounds=1))
+    ask, arrived = run.record.rounds[0].ask, b"".join(seen)
+    for data in sites.values():
+        contribution = ask.layout.flatten(moments(data, **ask.arguments))
+        sent_in_clear = to_words(contribution, ask.layout, 4, None).tobytes()
+        assert len(sent_in_clear) < len(arrived)
+        for start in range(0, 16 * ask.layout.num_exact, 16):
+            assert sent_in_clear[start : start + 16] not in arrived
