@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import codec, cox, engine, evaluate, glm, kaplan_meier, multivariate, report
+from benchmarks import codec, cox, engine, evaluate, glm, kaplan_meier, multivariate, report, secure_sums
 from benchmarks.measure import COLUMNS, Row, cells
 
 BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[float], Iterator[Row]]] = {
     "kaplan_meier": kaplan_meier.rows,
     "multivariate": multivariate.rows,
     "report": report.rows,
+    "secure_sums": secure_sums.rows,
 }
 WIDTHS = (46, 12, 34, 7, 7, 4)
 
