@@ -66,7 +66,7 @@ def test_two_legs_say_whom_a_lie_isolates():
     assert "as long as the coordinator keeps to the rules" in said["Who could learn more by working together?"]
     _, said = words(SumProtection(is_strict=False, colluding_sites=30, threshold=67), 100, 67)
     assert (
-        "helped by 30 hospitals, could get what a single hospital contributed" in said["What if the coordinator lies?"]
+        "helped by 30 hospitals, could get the sum over as few as 8 hospitals" in said["What if the coordinator lies?"]
     )
     _, said = words(SumProtection(), 3)
     assert "it cannot lie, as all 3 must be" in said["What if the coordinator lies?"]

@@ -21,7 +21,7 @@ from wardround.privacy.secagg.wire import (
     digest,
 )
 
-MAX_SITES = 1024
+MAX_SITES = 256
 MAX_NAME_CHARACTERS = 200
 _MAX_NAME_BYTES = 4 * MAX_NAME_CHARACTERS
 _FIXED_BYTES = FRAME_BYTES + 1 + DIGEST_BYTES + KEY_BYTES + 4 * 2 + 1

@@ -12,8 +12,8 @@ from wardround.privacy.protection import LEAST_BUCKETS, SumProtection, bucket_si
 
 LEAST_SITES = 3
 """Fewest sites of a secure sum: of two, each knows the other's share by subtracting its own."""
-MOST_SITES = 1024
-"""Most sites of a secure sum."""
+MOST_SITES = 256
+"""Most sites of a secure sum: what the coordinator keeps of a round grows with their cube (256: 1 GB)."""
 _FEW_SITES = (
     "a sum over fewer than 3 sites cannot be secure: each would know the other's share; add sites, or write "
     "secure_sums = false"
@@ -35,8 +35,8 @@ class Terms:
         ValueError: terms that break a rule; says which, and what to do.
 
     Guarantees:
-        accepted_terms_keep_the_rules: n in [3, 1024]; c in [0, n - 2]; t in [2, n], over c and, where strict, over
-            (n + c) / 2; u_min in [max(3, t, c + 2), n].
+        accepted_terms_keep_the_rules: n in [3, 256]; c in [0, n - 2]; t in [2, n], over (n + c) / 2; u_min in
+            [max(3, t, c + 2), n].
         defaults_are_accepted: for every n, and every c that some terms allow.
     """
 
@@ -86,7 +86,7 @@ class Terms:
 
     def _check_threshold(self) -> None:
         num_sites, colluding = self.num_sites, self.colluding_sites
-        least = (num_sites + colluding) // 2 + 1 if self.is_strict else max(2, colluding + 1)
+        least = (num_sites + colluding) // 2 + 1
         if not least <= self.threshold <= num_sites:
             raise ValueError(
                 f"threshold must be in [{least}, {num_sites}] for {num_sites} sites of which {colluding} may collude "
@@ -121,11 +121,8 @@ class Terms:
 
     @property
     def tolerated_colluders(self) -> int:
-        """The most colluding sites that this threshold, mode and minimum allow; at least `colluding_sites`."""
-        limits = [self.num_sites - 2, self.threshold - 1, self.minimum_survivors - 2]
-        if self.is_strict:
-            limits.append(2 * self.threshold - self.num_sites - 1)
-        return min(limits)
+        """The most colluding sites that this threshold and minimum allow; at least `colluding_sites`."""
+        return min(self.num_sites - 2, self.minimum_survivors - 2, 2 * self.threshold - self.num_sites - 1)
 
     @property
     def num_honest_in_a_total(self) -> int:
@@ -135,11 +132,11 @@ class Terms:
     def num_isolated(self, num_colluding: int | None = None) -> int:
         """Fewest honest sites whose sum a coordinator gets that tells sites of different survivors; 0: it cannot.
 
-        The coordinator wants the sum of honest sites T. It needs `t - c` honest shares of the self mask of each site
-        in T, so tells so many sites that it survived; and `t - c` honest shares of the pairwise mask of each site in T
-        with each other honest site, so tells so many sites that one of both dropped out, and never of more than
-        `n - u_min` that did. Counting over all pairs gives the smallest T that this leaves possible. For up to ten
-        sites integer programs find an attack on a set of just this size.
+        The coordinator wants the sum of honest sites T alone. For a site i of T it needs `t - c` honest shares of the
+        self mask, of holders who were told that i survived; as 2t > n + c, too few holders are left to be told that i
+        dropped out, so the pairwise mask of i with a site j outside T can only come from what i shared: from `t - c`
+        honest holders who were told that j dropped out. No holder is told of more than `n - u_min` that did. So at
+        most `(n - c)(n - u_min) / (t - c)` honest sites can be cut off.
 
         Args:
             num_colluding: sites that collude with the coordinator; None: `colluding_sites`.
@@ -150,19 +147,10 @@ class Terms:
         colluding = self.colluding_sites if num_colluding is None else num_colluding
         if self.is_strict or not self.num_may_drop:
             return 0
+        if 2 * self.threshold <= self.num_sites + colluding:
+            return 1
         honest = self.num_sites - colluding
-        return next((size for size in range(1, honest) if self._may_isolate(size, honest)), honest)
-
-    def _may_isolate(self, size: int, honest: int) -> bool:
-        others = honest - size
-        needed = self.threshold - (self.num_sites - honest)
-        # A site that is told of all it can be told of counts for most pairs if all of T, or none of it, dropped out.
-        inside, outside = min(self.num_may_drop, size), min(self.num_may_drop, others)
-        is_better = inside * others > size * outside
-        # Over all sites, so often is one of T said to have dropped; its self mask needs the other sites.
-        drops = min(honest * inside, size * (self.num_sites - self.threshold)) if is_better else 0
-        known = drops * others * inside + (honest * inside - drops) * size * outside
-        return known >= size * others * needed * inside
+        return max(1, honest - honest * self.num_may_drop // (self.threshold - colluding))
 
 
 def default_threshold(num_sites: int, colluding_sites: int = 0) -> int:
@@ -243,7 +231,7 @@ def _too_few(least: Terms, wanted: int) -> str:
             f"study.minimum_sites is {wanted}: with secure sums over three sites all three must answer; leave "
             "minimum_sites out, add sites, or write secure_sums = false under [privacy]"
         )
-    lowest = (num_sites + colluding) // 2 + 1 if least.is_strict else max(2, colluding + 1)
+    lowest = (num_sites + colluding) // 2 + 1
     lower = f", lower the threshold (to {lowest} at least)" if lowest < fewest == least.threshold else ""
     return (
         f"study.minimum_sites is {wanted}: secure sums over {num_sites} sites with threshold = {least.threshold} need "
