@@ -62,7 +62,8 @@ def flat_of(layout: Layout, index: int) -> Flat:
 
 
 @lru_cache(maxsize=64)
-def _encoded(layout: Layout, index: int, num_sites: int) -> NDArray[np.uint64]:
+def encoded(layout: Layout, index: int, num_sites: int) -> NDArray[np.uint64]:
+    """A site's vector without masks."""
     words = to_words(flat_of(layout, index), layout, num_sites, np.random.default_rng(1000 + index))
     words.flags.writeable = False
     return words
@@ -233,7 +234,7 @@ class TwoMachines:
 
     def computed(self, index: int, opening: Opening | None = None) -> site.Computed:
         """The site's own contribution to the opening that it has."""
-        words = _encoded(self.layout, index, self.num_sites).copy()
+        words = encoded(self.layout, index, self.num_sites).copy()
         layout = layout_digest(self.layout, self.num_sites)
         return site.Computed(opening=opening or self.opening, words=words, num_wide=self.shape.num_wide, layout=layout)
 
@@ -323,7 +324,7 @@ class TwoMachines:
         """The sum of these sites' vectors."""
         total = np.zeros(self.shape.num_words, np.uint64)
         for index in indices:
-            add_words(total, _encoded(self.layout, index, self.num_sites), self.shape.num_wide)
+            add_words(total, encoded(self.layout, index, self.num_sites), self.shape.num_wide)
         return total
 
     # Lies
