@@ -29,11 +29,10 @@ EXHAUSTIVE = {
     "3 two_leg": two_leg(3),
     "4 strict": strict(4),
     "4 two_leg": two_leg(4),
-    "4 two_leg t=2": two_leg(4, threshold=2),
     "5 strict": strict(5),
     "5 two_leg": two_leg(5),
     "5 strict t=3": strict(5, threshold=3),
-    "5 two_leg t=2": two_leg(5, threshold=2),
+    "5 two_leg t=3": two_leg(5, threshold=3),
     "5 strict c=1": strict(5, colluding_sites=1, threshold=4),
 }
 
@@ -107,8 +106,7 @@ def plans(draw):
     num_sites = draw(st.integers(3, 9))
     is_strict = draw(st.booleans())
     colluding = draw(st.integers(0, num_sites // 3))
-    least = (num_sites + colluding) // 2 + 1 if is_strict else max(2, colluding + 1)
-    threshold = draw(st.integers(least, num_sites))
+    threshold = draw(st.integers((num_sites + colluding) // 2 + 1, num_sites))
     floor = max(3, threshold, colluding + 2)
     terms = Terms(
         num_sites=num_sites,

@@ -14,11 +14,11 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
-from wardround.privacy.secagg.shamir import SHARE_BYTES
+from wardround.privacy.secagg.shamir import MAX_HOLDERS, SHARE_BYTES
 from wardround.privacy.secagg.wire import TAG, digest, u16, u64
 
 SHARE_COMMITMENT_BYTES = 16
-_PLACES = [u64(2) + u16(place) + u64(SHARE_BYTES) for place in range(1024)]
+_PLACES = [u64(2) + u16(place) + u64(SHARE_BYTES) for place in range(MAX_HOLDERS)]
 
 
 def seed_commitment(context: bytes, first: int, second: int, seed: bytes) -> bytes:
