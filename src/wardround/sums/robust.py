@@ -32,8 +32,8 @@ Rows = NDArray[np.float64]
 
 MAX_SIZE = 1e140
 """Magnitude that elements must stay below, so that no sum of squares is infinite."""
-_WIDTH = 2**16
-"""Elements of one row in a block of columns."""
+_WIDTH = 2**13
+"""Elements of one row in a block of columns; a dot product of so many stays in one thread (`wardround.sums.codec`)."""
 _MAX_STEPS = 1000
 _STEP = 1e-12
 """Length of a step of the geometric median, over the parts' typical distance, that is its last."""
@@ -152,8 +152,8 @@ def geometric_median(parts: NDArray[Any], *, smoothing: float = 1e-9) -> Rows:
         return point
     for _ in range(_MAX_STEPS):
         weights = 1 / np.maximum(_distances(rows, point), smoothing * typical)
-        moved = (weights / weights.sum()) @ rows
-        step = _norm(moved - point)
+        moved = _weighted_mean(rows, weights / weights.sum())
+        (step,) = _distances(moved[np.newaxis], point)
         point = moved
         if step <= _STEP * typical:
             break
@@ -228,8 +228,19 @@ def _square_distances(rows: Rows) -> Rows:
 
 
 def _distances(rows: Rows, point: Rows) -> Rows:
-    return np.array([_norm(row - point) for row in rows])
+    """Of all parts from a point, shape (num_parts,)."""
+    squares = np.zeros(len(rows))
+    for start in range(0, rows.shape[1], _WIDTH):
+        block = slice(start, start + _WIDTH)
+        for index, row in enumerate(rows):
+            difference = row[block] - point[block]
+            squares[index] += np.dot(difference, difference)
+    return np.sqrt(squares)
 
 
-def _norm(vector: Rows) -> float:
-    return math.sqrt(float(np.dot(vector, vector)))
+def _weighted_mean(rows: Rows, weights: Rows) -> Rows:
+    mean = np.empty(rows.shape[1])
+    for start in range(0, rows.shape[1], _WIDTH):
+        block = slice(start, start + _WIDTH)
+        np.dot(weights, rows[:, block], out=mean[block])
+    return mean

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.errors import DataError, QuorumError, RemoteProtocolError
-from wardround.sums.codec import BLOCK, index_beyond
+from wardround.sums.codec import index_beyond
 from wardround.sums.contribution import Bounded, Contribution, FieldLayout, Layout, exact, people
 from wardround.sums.vocabulary import SiteFunction
 from wardround.sums.workflow import Ask, Total, ask
@@ -26,6 +26,8 @@ _TAIL = 8.5
 """exp(-_TAIL**2 / 2) is 2e-16: how probable it is that honest rounding passes the bound on a norm."""
 _FLOAT = 1e-9
 """Room for the rounding of float64, relative."""
+_PIECE = 2**13
+"""Elements of a dot product that stays in one thread (see `wardround.sums.codec`)."""
 
 
 def check_total(total: Total[Any], layout: Layout) -> None:
@@ -60,14 +62,15 @@ def check_total(total: Total[Any], layout: Layout) -> None:
         Boucheron, Lugosi, Massart (2013), Concentration inequalities, Oxford, theorem 6.10.
     """
     for field in layout.exact:
-        if index_beyond(np.ravel(getattr(total.sum, field.name)), _LIMIT) is not None:
+        value = getattr(total.sum, field.name)
+        if not (index_beyond(value.ravel(), _LIMIT) is None if field.shape else -_LIMIT < value < _LIMIT):
             raise _broken(field, layout, total, "holds a number that is not finite or beyond the ring")
     for field in layout.people:
-        counts = np.ravel(getattr(total.sum, field.name))
-        if counts.size and counts.min() < 0:
+        counts = getattr(total.sum, field.name)
+        if (counts.min(initial=0) if field.shape else counts) < 0:
             raise _broken(field, layout, total, "counts people and is negative")
     for field in layout.bounded:
-        if not _is_within(np.ravel(getattr(total.sum, field.name)), field, total.num_sites):
+        if not _is_within(getattr(total.sum, field.name).ravel(), field, total.num_sites):
             raise _broken(field, layout, total, "is longer than so many clipped vectors can add up to")
 
 
@@ -93,8 +96,8 @@ def bounds(field: FieldLayout, num_sites: int) -> tuple[float, float]:
 
 def _norm(vector: NDArray[np.float64]) -> float:
     square = 0.0
-    for start in range(0, vector.size, BLOCK):
-        piece = vector[start : start + BLOCK]
+    for start in range(0, vector.size, _PIECE):
+        piece = vector[start : start + _PIECE]
         square += float(np.dot(piece, piece))
     return math.sqrt(square)
 
