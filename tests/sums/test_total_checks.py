@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.samples import Moments, Roster, Update, hospitals
 from wardround.engines.simulation import Event, Simulation
 from wardround.errors import DataError, QuorumError, RemoteProtocolError
+from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.sums import Array, Contribution, Layout, Steps, Total, ask, bounded, people, site_function, workflow
 from wardround.sums.accumulator import Accumulator, Encoded, decode, encode
 from wardround.sums.codec import Ring128
@@ -240,11 +241,12 @@ def poisoned(*rounds: int) -> list[Event]:
     return [Event(site="site_2", behaviour="garbage", round=number, garbage=lie) for number in rounds]
 
 
-def test_a_poisoned_round_is_dropped() -> None:
+@pytest.mark.parametrize("protection", [PLAIN, SumProtection()], ids=["in clear", "under masks"])
+def test_a_poisoned_round_is_dropped(protection: SumProtection) -> None:
     late = poisoned(19, 22)  # each of eight rounds of training is three asks
-    clean = simulation().run(checked_training())
-    caught = simulation(script=late).run(checked_training())
-    blind = simulation(script=late).run(checked_training(most_worse=1e9))
+    clean = simulation(protection=protection).run(checked_training())
+    caught = simulation(protection=protection, script=late).run(checked_training())
+    blind = simulation(protection=protection, script=late).run(checked_training(most_worse=1e9))
     assert (clean[3], caught[3], blind[3]) == (0, 2, 0)
     clean_params, caught_params, blind_params = (np.array(result[:3]) for result in (clean, caught, blind))
     assert np.linalg.norm(caught_params - clean_params) < 0.1
