@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.conftest import STUDY
 from wardround.cli.privacy_costs import Pricing, Question
+from wardround.cli.privacy_plan import in_clear
 from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg import cost
 from wardround.privacy.secagg.cost import Speeds, round_traffic, setup_traffic
@@ -44,8 +45,8 @@ def with_contract(run, folder, tmp_path):
 
 def test_a_rehearsal_counts_the_rounds_that_a_run_takes(run, plan, study_file, folder):
     document = plan(TWO, "--simulate", folder)
-    in_clear = run("run", study_file(IN_CLEAR), "--simulate", folder, "--json")
-    ran = [one["run"] for one in json.loads(in_clear.stdout)["analyses"]]
+    shown = run("run", study_file(IN_CLEAR), "--simulate", folder, "--json").stdout
+    ran = [one["run"] for one in json.loads(shown)["analyses"]]
     cohort, *analyses = document["analyses"]
     assert cohort["title"] == "Counting the cohort"
     assert cohort["rounds"] == 1
@@ -62,6 +63,26 @@ def test_a_rehearsal_counts_the_rounds_that_a_run_takes(run, plan, study_file, f
         assert one["site_seconds"] > 0
         assert one["problem"] is None
     assert document["set_up"]["site_bytes_sent"] == setup_traffic(3).site_up
+
+
+def test_a_run_sends_what_the_plan_says_and_gives_what_a_run_in_clear_gives(run, plan, study_file, folder):
+    planned = plan(TWO, "--simulate", folder)
+    secure = json.loads(run("run", study_file(TWO), "--simulate", folder, "--json").stdout)
+    plain = json.loads(run("run", study_file(IN_CLEAR), "--simulate", folder, "--json").stdout)
+    assert secure["privacy"] == planned["privacy"]
+    assert (secure["privacy"]["secure_sums"], plain["privacy"]["secure_sums"]) == (True, False)
+    sent = [one["site_bytes_sent"] for one in planned["analyses"][1:]]
+    assert [one["run"]["bytes"] for one in secure["analyses"]] == sent
+    assert [one["result"] for one in secure["analyses"]] == [one["result"] for one in plain["analyses"]]
+    text = run("run", study_file(TWO), "--simulate", folder).stdout
+    assert "Secure sums: the coordinator sees sums over all 3 hospitals, never what one hospital contributes." in text
+
+
+def test_a_rehearsal_asks_what_a_run_asks():
+    assert in_clear(SumProtection(bucket_size=4)) == SumProtection(secure_sums=False, bucket_size=4)
+    assert in_clear(SumProtection(colluding_sites=2, allows_clear=True)) == SumProtection(
+        secure_sums=False, allows_clear=True
+    )
 
 
 def test_the_plan_in_words_fits_a_terminal(run, study_file, folder):

@@ -72,7 +72,9 @@ def _unpack(demo: DemoStudy, folder: Path, name: str) -> None:
 
 
 def _carried_out(demo: DemoStudy) -> tuple[StudyOutcome, Comparison]:
-    simulation = simulate(demo.tables, contract=demo.contract, disclosure=demo.study.disclosure)
+    simulation = simulate(
+        demo.tables, contract=demo.contract, disclosure=demo.study.disclosure, protection=demo.study.privacy
+    )
     preflight(demo.study.analyses, simulation.setting)
     outcome = carry_out(demo.study, simulation)
     compared = next(one for one in outcome.analyses if isinstance(one.result, demo.compared))

@@ -20,6 +20,7 @@ from wardround.data.contract import Setting
 from wardround.data.sources.folder import tables_in
 from wardround.engines.simulation import Progress
 from wardround.errors import ConfigError
+from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg.cost import Speeds, Traffic, setup_traffic
 from wardround.privacy.secagg.terms import Terms
 from wardround.report.protection import SumsInWords
@@ -104,7 +105,7 @@ def _rehearsed(study: Study, study_path: Path, folder: Path) -> PrivacyPlan:
         doing[0] = label if asked else _COHORT
 
     with watched(lambda: f"rehearsing {doing[0]}") as tell:
-        simulation, _ = hospitals(study, study_path, folder, progress=look)
+        simulation, _ = hospitals(study, study_path, folder, protection=in_clear(study.privacy), progress=look)
         outcome = carry_out(study, simulation, begin=begin)
     problems = {one.analysis.label: one.failure for one in outcome.failed}
     return _plan(
@@ -116,6 +117,11 @@ def _rehearsed(study: Study, study_path: Path, folder: Path) -> PrivacyPlan:
         ),
         "Rounds and sizes are those of a rehearsal in clear on these tables; other tables may take more or fewer.",
     )
+
+
+def in_clear(protection: SumProtection) -> SumProtection:
+    """The same buckets and clear asks without secure sums: what a rehearsal asks is what a run asks."""
+    return SumProtection(secure_sums=False, bucket_size=protection.bucket_size, allows_clear=protection.allows_clear)
 
 
 def _rehearsed_cost(

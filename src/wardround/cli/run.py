@@ -15,6 +15,7 @@ from wardround.data.sources.folder import tables_in
 from wardround.engines.simulated_hospitals import infer, simulate
 from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import ConfigError
+from wardround.privacy.protection import SumProtection
 from wardround.report.html import check_can_report, render_report, write_page
 from wardround.report.outcome import DataReading, StudyOutcome
 from wardround.report.pdf import check_can_print, find_browser, write_pdf
@@ -92,7 +93,9 @@ def run_study(study_path: Path, folder: Path, *, faces: Faces, record: Path | No
 def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None, seed: int) -> StudyOutcome:
     doing = [f"reading {folder}"]
     with watched(lambda: doing[0]) as progress:
-        simulation, reading = hospitals(study, study_path, folder, seed=seed, progress=progress)
+        simulation, reading = hospitals(
+            study, study_path, folder, protection=study.privacy, seed=seed, progress=progress
+        )
         return carry_out(
             study,
             simulation,
@@ -104,7 +107,13 @@ def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None
 
 
 def hospitals(
-    study: Study, study_path: Path, folder: Path, *, seed: int = 0, progress: Callable[[Progress], None]
+    study: Study,
+    study_path: Path,
+    folder: Path,
+    *,
+    protection: SumProtection,
+    seed: int = 0,
+    progress: Callable[[Progress], None],
 ) -> tuple[Simulation, DataReading]:
     """The simulated hospitals of a study, its analyses checked; tells on standard error how tables were read.
 
@@ -112,6 +121,7 @@ def hospitals(
         study: from `study_path`.
         study_path: its contract lies beside it.
         folder: one table a site, and the sites' own rules.
+        protection: of the sums: the study's, or that of a rehearsal.
         seed: of the simulated sites.
         progress: told of every round.
 
@@ -120,7 +130,7 @@ def hospitals(
     """
     tables = tables_in(folder)
     _check_quorum(study, len(tables), folder)
-    SumsInWords.of(study.privacy, len(tables), study.minimum_sites)  # refused here rather than after the reading
+    SumsInWords.of(protection, len(tables), study.minimum_sites)  # refused here rather than after the reading
     contract, notes = contract_of(study, study_path), _NO_NOTES
     if contract is None:
         inference = infer(tables, patient=study.patient)
@@ -139,6 +149,7 @@ def hospitals(
         disclosure=study.disclosure,
         site_disclosure=site_rules(folder, tables),
         on_misfit=misfits.append,
+        protection=protection,
     )
     for misfit in misfits:
         talk(f"note: {misfit}")

@@ -186,7 +186,7 @@ class PageView:
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that one site was sent over all analyses."""
+        """Bytes of the questions that one site was sent over all analyses."""
         return sum(one.facts.bytes_down for one in self.analyses if one.facts)
 
     def lines(self, facts: RunFacts) -> tuple[RoundsView, ...]:

@@ -23,7 +23,7 @@ class RoundFacts:
         num_real: real numbers that one site sent, to be summed exactly.
         num_bounded: numbers that one site sent, clipped and rounded.
         bytes_up: bytes that one site sent.
-        bytes_down: bytes that one site was sent.
+        bytes_down: bytes of the question as one site was sent it.
         seconds: wall time.
         absent: the sites that are not in the total.
     """
@@ -172,7 +172,7 @@ class RunFacts:
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that one site was sent, over all rounds."""
+        """Bytes of the questions that one site was sent, over all rounds."""
         return sum(round_.bytes_down for round_ in self.log)
 
     @property
@@ -200,7 +200,7 @@ class RunFacts:
         """One paragraph."""
         text = (
             f"{self.rounds} rounds in {self.seconds:.2f} s; each site sent {self.numbers_up:,} numbers "
-            f"({self.bytes_up:,} bytes) and was sent {self.bytes_down:,} bytes."
+            f"({self.bytes_up:,} bytes) and was sent questions of {self.bytes_down:,} bytes."
         )
         return " ".join([text, *(f"Site {site} was absent {reason}." for site, reason in self.failures.items())])
 

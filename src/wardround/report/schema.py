@@ -105,7 +105,7 @@ class _Round(TypedDict):
         real: real numbers that one site sent, to be summed exactly.
         bounded: numbers that one site sent, clipped and rounded.
         bytes: bytes that one site sent.
-        bytes_received: bytes that one site was sent.
+        bytes_received: bytes of the question that one site was sent.
         seconds: wall time.
         absent: sites that are not in the sum.
     """
@@ -132,7 +132,7 @@ class _Run(TypedDict):
         asked: how often each site function was asked.
         numbers: numbers that one site sent.
         bytes: bytes that one site sent.
-        bytes_received: bytes that one site was sent.
+        bytes_received: bytes of the questions that one site was sent.
         seconds: wall time of the rounds.
         sites: the roster.
         failures: by site that was missing from a sum, when and why.
