@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.privacy.secagg.transcript_samples import Sample, sample
+from tests.samples import Roster, hospitals, mean
+from wardround.engines.simulation import Event, Simulation
 from wardround.engines.transcript_file import TranscriptFile, verify_file
 from wardround.errors import StoreError
 from wardround.privacy.secagg.account import Outcome
@@ -193,3 +195,27 @@ def test_what_is_on_disk_is_refused_line_by_line(path: Path, tmp_path: Path) -> 
         verify_file(tmp_path)
     with pytest.raises(StoreError, match="cannot write"):
         started(tmp_path / "absent" / "file", one)
+
+
+def test_a_simulation_keeps_transcripts(tmp_path: Path) -> None:
+    """Sites are lost at every step of a sum; the transcript tells who is in which total."""
+    data = hospitals(7)
+    names = tuple(data)
+    script = [
+        Event(site=names[0], behaviour="drops_uploading", round=2),
+        Event(site=names[3], behaviour="drops_before_unmask", round=3),
+    ]
+    simulation = Simulation(
+        data, Roster(names), secure=True, minimum_sites=5, script=script, transcripts=tmp_path, seed=3
+    )
+    result = simulation.run(mean(rounds=4))
+    (path,) = simulation.close_transcripts()
+    account = verify_file(path)
+    assert account.is_closed
+    assert [site.name for site in account.manifest.roster] == list(names)
+    assert [(one.round, one.outcome) for one in account.rounds] == [(n, Outcome.TOTAL) for n in (1, 2, 3, 4)]
+    assert [one.dropped for one in account.rounds] == [(), (0,), (0,), (3,)]
+    assert [one.num_releases for one in account.rounds] == [7, 6, 5, 5]
+    assert [len(one.roster) for one in account.rounds] == [7, 7, 7, 6]
+    text = path.read_text(encoding="ascii")
+    assert not any(repr(value) in text for value in result)

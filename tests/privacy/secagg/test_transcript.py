@@ -21,9 +21,10 @@ from wardround.privacy.secagg.account import Outcome
 from wardround.privacy.secagg.audit import Audit, verify
 from wardround.privacy.secagg.context import Opening
 from wardround.privacy.secagg.keys import SigningKey
-from wardround.privacy.secagg.manifest import keys_digest
+from wardround.privacy.secagg.manifest import encapsulation_bytes, keys_digest
 from wardround.privacy.secagg.messages import Evidence, survivors_digest
 from wardround.privacy.secagg.recording import total_commitment
+from wardround.privacy.secagg.roster import MAX_MANIFEST_BYTES, MAX_SITES
 from wardround.privacy.secagg.transcript import (
     MAX_LINE_BYTES,
     MAX_TEXT_CHARACTERS,
@@ -690,6 +691,12 @@ def test_hostile_files_cost_little():
     many = [opening_of(one, run=number.to_bytes(16, "little")) for number in range(1000)]
     assert len(verify(one.closed([*body(one)[:9], *many])).rounds) == 1000
     assert time.process_time() - begin < 5
+
+
+def test_the_longest_line_has_room():
+    message = bytes(encapsulation_bytes(MAX_SITES, 0))
+    assert len(to_line(Encapsulated(message=message), START)[0]) < MAX_LINE_BYTES
+    assert len(to_line(Pinned(version=1, message=bytes(MAX_MANIFEST_BYTES)), START)[0]) < MAX_LINE_BYTES
 
 
 def test_a_refusal_tells_rule_and_peer_alone():

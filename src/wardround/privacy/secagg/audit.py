@@ -78,9 +78,16 @@ class _Round:
     digest: bytes = b""
     signers: set[int] = field(default_factory=set)
     releasers: set[int] = field(default_factory=set)
+    num_signatures: int = 0
+    num_releases: int = 0
     outcome: Outcome = Outcome.UNFINISHED
     failure: str = ""
     commitment: bytes = b""
+
+    def forget(self) -> None:
+        """Keep of a round that is over what its account needs: a transcript may have very many."""
+        self.num_signatures, self.num_releases = len(self.signers), len(self.releasers)
+        self.evidence, self.signers, self.releasers = {}, set(), set()
 
     def account(self) -> RoundAccount:
         return RoundAccount(
@@ -91,8 +98,8 @@ class _Round:
             context=self.context,
             roster=self.opening.roster,
             survivors=self.survivors,
-            num_signatures=len(self.signers),
-            num_releases=len(self.releasers),
+            num_signatures=self.num_signatures or len(self.signers),
+            num_releases=self.num_releases or len(self.releasers),
             outcome=self.outcome,
             failure=self.failure,
             commitment=self.commitment,
@@ -130,7 +137,8 @@ class Audit:
         self._rounds: list[_Round] = []
         self._open: dict[bytes, _Round] = {}
         self._runs: dict[bytes, _Run] = {}
-        self._answers: dict[tuple[int, bytes], tuple[int, ...]] = {}
+        self._answers: dict[bytes, dict[tuple[int, ...], int]] = {}
+        """By ask and survivors, the sites that released shares, as bits."""
         self._refused: list[tuple[str, str]] = []
 
     def account(self) -> Account:
@@ -252,8 +260,12 @@ class Audit:
             raise _refused("replayed", f"{told} of the same run")
         if now.round == before.round and run.has_total:
             raise _refused("replayed", f"round {now.round} of this run has had its total")
-        self._open.pop(run.last.context, None)
+        self._end(run.last)
         return _Run(one, releasers=run.releasers if now.round == before.round else set())
+
+    def _end(self, one: _Round) -> None:
+        if self._open.pop(one.context, None):
+            one.forget()
 
     def _round_of(self, context: bytes) -> _Round:
         one = self._open.get(context)
@@ -316,13 +328,16 @@ class Audit:
         identity, name = self._known.identity_of(entry.site), self._name(entry.site)
         verify_signature(identity, entry.signature, "unmask", *parts, peer=name)
         one.releasers.add(entry.site)
-        self._answers[entry.site, one.opening.broadcast_digest] = one.survivors
+        answers = self._answers.setdefault(one.opening.broadcast_digest, {})
+        answers[one.survivors] = answers.get(one.survivors, 0) | 1 << entry.site
         self._runs[one.opening.run].releasers.add(entry.site)
 
     def _check_same_ask(self, site: int, one: _Round) -> None:
         """Two totals of one ask over other sites give away, as their difference, what one site sent."""
-        before = self._answers.get((site, one.opening.broadcast_digest), one.survivors)
-        if before != one.survivors and not getattr(self._known.terms, "allows_repeats", True):
+        if getattr(self._known.terms, "allows_repeats", True):
+            return
+        answers = self._answers.get(one.opening.broadcast_digest, {})
+        if any(sites >> site & 1 for survivors, sites in answers.items() if survivors != one.survivors):
             raise _refused("same_ask", "it answers an ask again that it answered over other sites", self._name(site))
 
     def _summed(self, entry: Summed) -> None:
@@ -332,12 +347,12 @@ class Audit:
             raise _refused("too_few_releases", f"{told}; at least {threshold} must")
         one.outcome, one.commitment = Outcome.TOTAL, entry.commitment
         self._runs[one.opening.run].has_total = True
-        del self._open[entry.context]
+        self._end(one)
 
     def _failed(self, entry: Failed) -> None:
         one = self._round_of(entry.context)
         one.outcome, one.failure = Outcome.FAILED, entry.reason
-        del self._open[entry.context]
+        self._end(one)
 
     def _refused_line(self, entry: Refused) -> None:
         self._refused.append((entry.rule, entry.peer))

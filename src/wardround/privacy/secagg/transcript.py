@@ -27,8 +27,8 @@ from wardround.privacy.secagg.wire import DIGEST_BYTES, digest
 from wardround.sums.parameters import read_json
 
 TRANSCRIPT_VERSION = 1
-MAX_LINE_BYTES = 2**21
-"""Longest line; the message encapsulate of a site among 1024 needs three quarters of it."""
+MAX_LINE_BYTES = 2**19
+"""Longest line; of 256 sites the first one's message encapsulate needs three quarters of it."""
 MAX_TEXT_CHARACTERS = 500
 START = digest("transcript_start")
 """What the first line is bound to."""
