@@ -98,7 +98,8 @@ def test_sums_in_clear_are_called_so():
 
 
 @pytest.mark.parametrize(
-    ("titles", "expected"), [([], ""), (["A"], "A"), (["A", "A", "B"], "A and B"), (["A", "B", "C"], "A, B and C")]
+    ("titles", "expected"),
+    [([], ""), (["A"], "“A”"), (["A", "A", "B"], "“A” and “B”"), (["A", "B", "C"], "“A”, “B” and “C”")],
 )
 def test_titles_in_a_sentence(titles, expected):
     assert named(titles) == expected
@@ -120,7 +121,8 @@ def test_the_report_names_analyses_in_clear(outcome):
     clear = with_log(outcome, is_clear=True)
     title = clear.analyses[0].analysis.title
     section = shown(clear, SumProtection(allows_clear=True))
-    assert f"Yes: {title} asked every hospital for its own contribution, in clear" in section
+    assert "But 1 of 2 analyses asked for just that, in clear." in section
+    assert f"Yes: “{title}” asked every hospital for its own contribution, in clear" in section
     page = render_report(clear)
     assert page.count("In clear.</strong> For this analysis") == 1
     assert "each hospital, in clear" in page

@@ -95,7 +95,7 @@ def outcome_text(outcome: StudyOutcome) -> str:
     named = ", ".join(outcome.sites[:_MOST_NAMED])
     more = len(outcome.sites) - _MOST_NAMED
     head.append(f"{outcome.cohort.summary()}: {named}" + (f" and {more} more" if more > 0 else ""))
-    head.append(outcome.sums.line())
+    head.append(outcome.sums_line)
     return "\n".join([*head, *(_analysis_text(analysis) for analysis in outcome.analyses)])
 
 

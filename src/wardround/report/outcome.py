@@ -122,6 +122,22 @@ class StudyOutcome:
         """The analyses without a result."""
         return tuple(outcome for outcome in self.analyses if outcome.failure)
 
+    @property
+    def sums_line(self) -> str:
+        """In one line how the sums were protected, and of how many analyses that hides less."""
+        ran = [one.facts for one in self.analyses if one.facts]
+        num_clear = sum(facts.asks_in_clear for facts in ran)
+        num_of_sites = sum(facts.tells_of_sites and not facts.asks_in_clear for facts in ran)
+        line = self.sums.line()
+        if self.sums.terms and num_clear:
+            line += f" But {num_clear} of {len(ran)} analyses asked for just that, in clear."
+        if self.sums.terms and num_of_sites:
+            line += (
+                f" {num_of_sites} of {len(ran)} analyses are of what is each hospital's own, which their sums tell, as "
+                "the disclosure rules allow."
+            )
+        return line
+
     def to_dict(self) -> dict[str, Any]:
         """The whole outcome as JSON values, in the form that `OUTCOME_SCHEMA` names."""
         study = self.study

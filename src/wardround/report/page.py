@@ -152,7 +152,7 @@ class SumsView:
         """Read off an outcome."""
         ran = [(one.analysis.title, one.facts) for one in outcome.analyses if one.facts]
         return cls(
-            line=outcome.sums.line(),
+            line=outcome.sums_line,
             said=outcome.sums.said(),
             in_clear=named(title for title, facts in ran if facts.asks_in_clear),
             by_site=named(title for title, facts in ran if facts.tells_of_sites),

@@ -268,5 +268,7 @@ IN_CLEAR = SumsInWords(protection=PLAIN, num_sites=0)
 
 def named(titles: Iterable[str]) -> str:
     """Titles in a sentence, each once; empty if there are none."""
-    *first, last = dict.fromkeys(titles) or ("",)
+    *first, last = [
+        f"\N{LEFT DOUBLE QUOTATION MARK}{title}\N{RIGHT DOUBLE QUOTATION MARK}" for title in dict.fromkeys(titles)
+    ] or [""]
     return f"{', '.join(first)} and {last}" if first else last
