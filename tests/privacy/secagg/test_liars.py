@@ -184,6 +184,19 @@ def test_broadcast_is_bound(mode, lie):
     machines.finish()
 
 
+@MODES
+def test_a_site_that_computes_another_layout_is_not_counted(mode):
+    """Its words would mean another thing than the others': the coordinator refuses its context."""
+    machines = machines_of(mode).open()
+    (compute,) = machines.to_site(3, machines.opened(3))
+    other = replace(machines.computed(3, compute.opening), layout=bytes(32))
+    (upload,) = machines.to_site(3, other)
+    with machines.refused("context", 3):
+        machines.to_coordinator(UploadArrived(3, upload.message))
+    machines.upload_all((0, 1, 2, 4)).close()
+    machines.finish()
+
+
 # A lying coordinator: survivors
 
 

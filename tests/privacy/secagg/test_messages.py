@@ -168,6 +168,29 @@ def _told():
     return machines
 
 
+def test_a_context_binds_all_that_it_is_about():
+    """Masks, seals and signatures of two rounds that differ in anything have nothing in common."""
+    machines, other = machines_of("strict"), TwoMachines(5, seed=3)
+    opening = machines.open().opening
+    keys, layout = bytes(range(32)), bytes(range(32, 64))
+    changes = [
+        {"run": bytes(16)},
+        {"round": 2},
+        {"attempt": 2},
+        {"roster": (0, 1, 2, 3)},
+        {"roster": (0, 1, 2, 4)},
+        {"broadcast_digest": bytes(32)},
+    ]
+    contexts = [
+        opening.context(machines.manifest, keys, layout),
+        opening.context(other.manifest, keys, layout),
+        opening.context(machines.manifest, layout, layout),
+        opening.context(machines.manifest, keys, keys),
+        *[replace(opening, **change).context(machines.manifest, keys, layout) for change in changes],
+    ]
+    assert len(set(contexts)) == len(contexts) == 10
+
+
 # Commitments
 
 

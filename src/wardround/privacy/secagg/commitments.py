@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from wardround.privacy.secagg.shamir import MAX_HOLDERS, SHARE_BYTES
-from wardround.privacy.secagg.wire import TAG, digest, u16, u64
+from wardround.privacy.secagg.wire import DIGEST_BYTES, TAG, digest, u16, u64
 
 SHARE_COMMITMENT_BYTES = 16
 _PLACES = [u64(2) + u16(place) + u64(SHARE_BYTES) for place in range(MAX_HOLDERS)]
@@ -37,12 +37,24 @@ def share_commitments(context: bytes, sender: int, holder: int, shares: bytes, p
         places: of the seeds in the round's roster.
     """
     # `digest("share", ...)[:16]` of each, with what all have in common made once: it is the most frequent digest.
-    parts = (TAG + b"share", context, u16(sender), u16(holder))
-    start, sha256 = b"".join(u64(len(part)) + part for part in parts), hashlib.sha256
+    start, sha256 = _begun(b"share", context, u16(sender), u16(holder)), hashlib.sha256
     return [
         sha256(start + _PLACES[place] + shares[first : first + SHARE_BYTES]).digest()[:SHARE_COMMITMENT_BYTES]
         for place, first in zip(places, range(0, len(shares), SHARE_BYTES), strict=True)
     ]
+
+
+def _begun(name: bytes, *parts: bytes) -> bytes:
+    """What `digest` hashes first."""
+    return b"".join(u64(len(part)) + part for part in (TAG + name, *parts))
+
+
+_NODE, _RIGHT = _begun(b"node") + u64(DIGEST_BYTES), u64(DIGEST_BYTES)
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    """`digest("node", left, right)`."""
+    return hashlib.sha256(_NODE + left + _RIGHT + right).digest()
 
 
 def holder_digest(context: bytes, sender: int, holder: int, committed: bytes, blob: bytes) -> bytes:
@@ -56,7 +68,7 @@ def _levels(leaves: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], ...]:
     levels = [leaves]
     while len(below := levels[-1]) > 1:
         pairs = zip(below[::2], (*below[1::2], below[-1]), strict=False)
-        levels.append(tuple(digest("node", left, right) for left, right in pairs))
+        levels.append(tuple(_node(left, right) for left, right in pairs))
     return tuple(levels)
 
 
@@ -77,7 +89,7 @@ def path_of(leaves: tuple[bytes, ...], place: int) -> tuple[bytes, ...]:
 def root_of(leaf: bytes, path: Sequence[bytes], place: int) -> bytes:
     """The root of the tree in which this leaf has this place and path."""
     for sibling in path:
-        leaf = digest("node", sibling, leaf) if place % 2 else digest("node", leaf, sibling)
+        leaf = _node(sibling, leaf) if place % 2 else _node(leaf, sibling)
         place //= 2
     return leaf
 
