@@ -6,7 +6,6 @@ A state holds keys and shares: whoever keeps its bytes keeps secrets.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -29,7 +28,7 @@ def _octets_from(value: Any) -> bytes:
         raise ValueError("must be base64 text")
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ValueError("must be base64 text") from None
 
 
