@@ -96,7 +96,7 @@ def test_an_attempt_that_was_left_releases_nothing(mode):
 
 
 @MODES
-@pytest.mark.parametrize("roster", [(1, 2, 3, 4), (0, 1), (0, 1, 2, 5), (0, 1, 2, 3, 4, 65535)])
+@pytest.mark.parametrize("roster", [(1, 2, 3, 4), (0, 1), (0, 1, 2), (0, 1, 2, 5), (0, 1, 2, 3, 4, 65535)])
 def test_rosters_that_break_the_rules(mode, roster):
     machines = machines_of(mode).open()
     with pytest.raises(MessageRefusedError) as caught:

@@ -17,6 +17,7 @@ from tests.privacy.secagg.two_machines import (
     BOTH_MODES,
     WIDE,
     TwoMachines,
+    sha256,
 )
 from wardround.privacy.secagg import coordinator
 from wardround.privacy.secagg.commitments import seed_commitment, share_commitments
@@ -24,7 +25,10 @@ from wardround.privacy.secagg.coordinator import ChunkArrived, ConsistencyArrive
 from wardround.privacy.secagg.keys import derive, seal
 from wardround.privacy.secagg.messages import Chunk, Consistency, Unmask
 from wardround.privacy.secagg.shamir import FIELD, SHARE_BYTES, split
+from wardround.privacy.secagg.vector import CHUNK_WORDS
 from wardround.privacy.secagg.wire import COORDINATOR, u16
+from wardround.sums import Array, Contribution, exact
+from wardround.sums.contribution import layout_of
 
 MODES = pytest.mark.parametrize("mode", BOTH_MODES)
 
@@ -107,6 +111,39 @@ def test_chunks_that_are_not_those_announced(mode):
     machines.to_coordinator(ChunkArrived(2, parts[2]))
     with machines.refused("chunk", 2):
         machines.to_coordinator(ChunkArrived(2, parts[2]))
+    machines.finish()
+
+
+@MODES
+def test_chunks_of_another_size_that_were_announced_so(mode):
+    """The hash is that of the signed upload: the size is checked by itself."""
+    for wrong in (lambda content: content[:-8], lambda content: b"", lambda content: content + bytes(8)):
+        machines = machines_of(mode).open()
+        _, (part,) = machines.upload(2)
+        chunk = Chunk.from_bytes(part, "")
+        content = wrong(bytes(chunk.content))
+        lie = signed(machines, 2, replace(parsed(machines, 2), chunk_digests=(sha256(content),)))
+        machines.to_coordinator(UploadArrived(2, lie))
+        with machines.refused("chunk", 2):
+            machines.to_coordinator(ChunkArrived(2, replace(chunk, content=content).to_bytes()))
+        machines.upload_all((0, 1, 3, 4)).close()
+        machines.finish()
+
+
+class _OneChunk(Contribution):
+    numbers: Array = exact("num_numbers")
+
+
+@MODES
+def test_a_chunk_after_the_last(mode):
+    """Where the vector fills its last chunk, nothing is left for another, not even an empty one."""
+    layout = layout_of(_OneChunk, {"num_numbers": CHUNK_WORDS // 2})
+    machines = TwoMachines(3, BOTH_MODES[mode](3), layout=layout).open()
+    machines.upload(1)
+    machines.receive(1)
+    last = Chunk.from_bytes(machines.uploads[1][1][0], "")
+    with machines.refused("chunk", 1):
+        machines.to_coordinator(ChunkArrived(1, replace(last, number=1, content=b"").to_bytes()))
     machines.finish()
 
 
