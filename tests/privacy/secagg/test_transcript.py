@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from tests.privacy.secagg.transcript_samples import NAMES, chained, closed, entries_of, sample
 from wardround.errors import MessageRefusedError
-from wardround.privacy.secagg import site
+from wardround.privacy.secagg import coordinator, site
 from wardround.privacy.secagg.account import Outcome
 from wardround.privacy.secagg.audit import Audit, verify
 from wardround.privacy.secagg.context import Opening
-from wardround.privacy.secagg.keys import SigningKey
+from wardround.privacy.secagg.keys import SigningKey, derive
 from wardround.privacy.secagg.manifest import encapsulation_bytes, keys_digest
 from wardround.privacy.secagg.messages import Evidence, survivors_digest
-from wardround.privacy.secagg.recording import total_commitment
+from wardround.privacy.secagg.recording import round_entries, total_commitment
 from wardround.privacy.secagg.roster import MAX_MANIFEST_BYTES, MAX_SITES
+from wardround.privacy.secagg.terms import Terms
 from wardround.privacy.secagg.transcript import (
     MAX_LINE_BYTES,
     MAX_TEXT_CHARACTERS,
@@ -46,7 +47,7 @@ from wardround.privacy.secagg.transcript import (
     in_short,
     to_line,
 )
-from wardround.privacy.secagg.wire import u16
+from wardround.privacy.secagg.wire import Kind, digest, u16
 
 MODES = pytest.mark.parametrize("is_strict", [True, False], ids=["strict", "two_leg"])
 
@@ -197,6 +198,36 @@ def test_text_is_cut_and_printable():
     assert from_line(line, START, 1)[1] == chain
 
 
+@pytest.mark.parametrize("text", ["a" * (MAX_TEXT_CHARACTERS + 1), "a\nb", "\x1b[2J", "\ud800", "\u202e"])
+def test_text_that_is_too_long_or_not_printable_is_refused(text):
+    line, _ = to_line(Refused(rule="share", peer=text), START)
+    with pytest.raises(TranscriptRefusedError, match="peer is not what it must be"):
+        from_line(line, START, 1)
+
+
+def test_a_line_that_is_too_long_is_refused_unread():
+    line, _ = to_line(Advertised(message=bytes(MAX_LINE_BYTES)), START)
+    with pytest.raises(TranscriptRefusedError, match="longer than"):
+        from_line(line, START, 1)
+
+
+def test_what_comes_twice_is_recorded_once_and_a_failure_names_its_peer():
+    federation = sample().federation
+    message = next(e.message for e in federation.effects if isinstance(e, site.Send) and e.message[5] == Kind.UNMASK)
+    event = coordinator.UnmaskArrived(0, message)
+    opening = Opening(run=bytes(16), round=1, attempt=1, roster=(0, 1, 2, 3), broadcast_digest=bytes(32))
+    state, _ = coordinator.open_round(
+        federation.manifest, federation.signing_seed, opening, keys=bytes(32), layout=bytes(32), num_words=1
+    )
+    assert [type(entry) for entry in round_entries(state, event, state, ())] == [Released]
+    answered = dataclasses.replace(state, releases={0: b"shares"})
+    assert round_entries(answered, event, answered, ()) == ()
+    (failed,) = round_entries(answered, event, answered, (coordinator.Fail("why", "seed", "West"),))
+    assert failed == Failed(context=state.context, rule="seed", peer="West", reason="why")
+    (failed,) = round_entries(answered, event, answered, (coordinator.Fail("why"),))
+    assert failed == Failed(context=state.context, rule="", peer="", reason="why")
+
+
 # What never stands in it
 
 
@@ -230,7 +261,7 @@ def test_no_secret_value_or_share_is_in_a_transcript(is_strict):
             secrets.append(effect)
         elif isinstance(effect, site.Upload):  # commitments and sealed shares; context and signature are in it
             secrets.append(effect.message[64:-64])
-        elif isinstance(effect, site.Send) and effect.message[5] == 10:  # the shares of an unmask
+        elif isinstance(effect, site.Send) and effect.message[5] == Kind.UNMASK:  # the shares of an unmask
             secrets.append(effect.message[6 + 32 + 2 + 32 : -64])
     secrets += [total[: len(total)] for total in federation.totals]
     assert len(secrets) > 100
@@ -256,6 +287,8 @@ def test_small_total_cannot_be_guessed():
     seed = one.federation.signing_seed
     for entry, total in zip(commitments, one.federation.totals, strict=True):
         assert entry.commitment == total_commitment(seed, entry.context, total)
+        blind = derive(seed, "total_blind", entry.context)  # shown with the total, it opens this one and no other
+        assert entry.commitment == digest("total", entry.context, blind, total)
         assert entry.commitment != total_commitment(bytes(32), entry.context, total)
         assert entry.commitment != total_commitment(seed, entry.context, total + b" ")
         assert entry.commitment != total_commitment(seed, bytes(32), total)
@@ -588,14 +621,15 @@ def round_of(one, opening, survivors):
     ]
 
 
-def test_one_ask_is_not_answered_over_other_sites():
+def test_one_ask_is_not_answered_over_other_sites(monkeypatch):
     one = sample()
     entries = [*body(one)[:9], *round_of(one, opening_of(one, run=bytes(16)), (0, 1, 2, 3))]
     same = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 2, 3))
     verify(one.closed([*entries, *same]))
     other = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 3))
-    if not hasattr(one.federation.manifest.terms, "allows_repeats"):
-        pytest.skip("terms do not say whether asks may be repeated")
+    if not hasattr(Terms, "allows_repeats"):
+        verify(one.closed([*entries, *other]))
+        monkeypatch.setattr(Terms, "allows_repeats", False, raising=False)
     refused(one.closed([*entries, *other]), "same_ask", line=len(entries) + 6)
 
 
