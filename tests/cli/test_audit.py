@@ -44,6 +44,9 @@ def test_a_verified_transcript_is_told_in_words(run, transcript):
 def test_the_other_mode_is_said(run, transcript):
     text = run("audit", "verify", transcript(sample(is_strict=False).lines)).stdout
     assert "Sites do not sign to each other who is in the sum (two_leg)." in text
+    assert "asked again over other sites" not in text
+    text = run("audit", "verify", transcript(sample(allows_repeats=True).lines)).stdout
+    assert "The same may be asked again over other sites" in text
 
 
 @pytest.mark.parametrize("group", [64, 4, 8])

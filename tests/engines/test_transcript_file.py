@@ -14,6 +14,7 @@ from tests.samples import Roster, hospitals, mean
 from wardround.engines.simulation import Event, Simulation
 from wardround.engines.transcript_file import TranscriptFile, verify_file
 from wardround.errors import StoreError
+from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg.account import Outcome
 from wardround.privacy.secagg.audit import verify
 from wardround.privacy.secagg.transcript import MAX_LINE_BYTES, Closed, Refused, TranscriptRefusedError
@@ -206,7 +207,13 @@ def test_a_simulation_keeps_transcripts(tmp_path: Path) -> None:
         Event(site=names[3], behaviour="drops_before_unmask", round=3),
     ]
     simulation = Simulation(
-        data, Roster(names), secure=True, minimum_sites=5, script=script, transcripts=tmp_path, seed=3
+        data,
+        Roster(names),
+        protection=SumProtection(allows_repeats=True),
+        minimum_sites=5,
+        script=script,
+        transcripts=tmp_path,
+        seed=3,
     )
     result = simulation.run(mean(rounds=4))
     (path,) = simulation.close_transcripts()

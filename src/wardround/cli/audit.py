@@ -142,6 +142,8 @@ def _terms(account: Account) -> Iterator[str]:
         yield f"Before that, {terms.threshold} sites must sign the same list of sites in the sum."
     else:
         yield "Sites do not sign to each other who is in the sum (two_leg)."
+    if terms.allows_repeats:
+        yield "The same may be asked again over other sites: two such totals give away what one site contributed."
 
 
 def _sites(account: Account) -> Iterator[str]:
@@ -204,6 +206,7 @@ def _document(account: Account) -> dict[str, Any]:
             "minimum_survivors": terms.minimum_survivors,
             "colluding_sites": terms.colluding_sites,
             "is_strict": terms.is_strict,
+            "allows_repeats": terms.allows_repeats,
         },
         "sites": [
             {"name": name, "key": key, "num_asked": asked, "num_totals": summed, "num_left_out": dropped}

@@ -25,7 +25,6 @@ from wardround.privacy.secagg.manifest import encapsulation_bytes, keys_digest
 from wardround.privacy.secagg.messages import Evidence, survivors_digest
 from wardround.privacy.secagg.recording import round_entries, total_commitment
 from wardround.privacy.secagg.roster import MAX_MANIFEST_BYTES, MAX_SITES
-from wardround.privacy.secagg.terms import Terms
 from wardround.privacy.secagg.transcript import (
     MAX_LINE_BYTES,
     MAX_TEXT_CHARACTERS,
@@ -621,16 +620,20 @@ def round_of(one, opening, survivors):
     ]
 
 
-def test_one_ask_is_not_answered_over_other_sites(monkeypatch):
+def test_one_ask_is_not_answered_over_other_sites():
     one = sample()
     entries = [*body(one)[:9], *round_of(one, opening_of(one, run=bytes(16)), (0, 1, 2, 3))]
     same = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 2, 3))
     verify(one.closed([*entries, *same]))
     other = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 3))
-    if not hasattr(Terms, "allows_repeats"):
-        verify(one.closed([*entries, *other]))
-        monkeypatch.setattr(Terms, "allows_repeats", False, raising=False)
-    refused(one.closed([*entries, *other]), "same_ask", line=len(entries) + 6)
+    refused(one.closed([*entries, *other]), "same_ask", line=len(entries) + 9)
+
+
+def test_one_ask_is_answered_over_other_sites_where_the_study_allows_it():
+    one = sample(allows_repeats=True)
+    entries = [*body(one)[:9], *round_of(one, opening_of(one, run=bytes(16)), (0, 1, 2, 3))]
+    other = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 3))
+    assert [r.dropped for r in verify(one.closed([*entries, *other])).rounds] == [(), (2,)]
 
 
 @MODES

@@ -122,10 +122,10 @@ def entries_of(lines: Iterable[bytes]) -> list[Entry]:
 
 
 @lru_cache(maxsize=8)
-def sample(is_strict: bool = True, seed: int = 0) -> Sample:
+def sample(is_strict: bool = True, seed: int = 0, allows_repeats: bool = False) -> Sample:
     """Four sites, two runs: three totals, one of them without a site that dropped out, and one failure."""
     entropy = WatchedEntropy()
-    terms = Terms.of(4, minimum_survivors=3, is_strict=is_strict)
+    terms = Terms.of(4, minimum_survivors=3, is_strict=is_strict, allows_repeats=allows_repeats)
     federation = WatchedFederation(NAMES, terms, entropy)
     recording = Recording()
     recording.record(setup_entries(federation.manifest, *federation.setup_messages))

@@ -311,7 +311,6 @@ class Audit:
         if not self._known.terms.is_strict or one.releasers or entry.site in one.signers:
             raise _refused("out_of_turn", "it is signed twice, or when nobody is asked to sign")
         self._check_member(entry.site, one.survivors)
-        self._check_same_ask(entry.site, one)
         verify_consistency(self._known, entry.context, entry.site, one.digest, entry.signature)
         one.signers.add(entry.site)
 
@@ -334,7 +333,7 @@ class Audit:
 
     def _check_same_ask(self, site: int, one: _Round) -> None:
         """Two totals of one ask over other sites give away, as their difference, what one site sent."""
-        if getattr(self._known.terms, "allows_repeats", True):
+        if self._known.terms.allows_repeats:
             return
         answers = self._answers.get(one.opening.broadcast_digest, {})
         if any(sites >> site & 1 for survivors, sites in answers.items() if survivors != one.survivors):
