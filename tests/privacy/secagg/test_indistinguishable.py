@@ -141,6 +141,49 @@ def test_the_tests_of_uniformity_see_small_faults():
     assert not are_alike(octets, (words >> np.uint64(1)).tobytes())
 
 
+class _Other:
+    """Entropy of which one draw is another."""
+
+    def __init__(self, changed: int) -> None:
+        self.entropy, self.changed, self.sizes = SeededEntropy(5), changed, []
+
+    def random(self, num_bytes: int) -> bytes:
+        """The next bytes."""
+        drawn = self.entropy.random(num_bytes)
+        self.sizes.append(num_bytes)
+        return bytes(b ^ 255 for b in drawn) if len(self.sizes) - 1 == self.changed else drawn
+
+
+def test_every_draw_of_randomness_is_used_for_one_thing():
+    """The self mask, the sharing of all seeds, and each seal have randomness of their own."""
+    uploads = []
+    for changed in range(-1, 6):
+        machines = TwoMachines(4)
+        machines.entropy = _Other(changed)
+        machines.open().upload(1)
+        uploads.append(parsed(machines, 1))
+        assert machines.entropy.sizes == [32, 32, 12, 12, 12, 12]
+    honest, own, sharing, *seals = uploads
+    assert own.chunk_digests != honest.chunk_digests
+    assert [one == other for one, other in zip(own.seed_commitments, honest.seed_commitments, strict=True)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert sharing.chunk_digests == honest.chunk_digests
+    assert sharing.seed_commitments == honest.seed_commitments
+    commitments = zip(sharing.share_commitments, honest.share_commitments, strict=True)
+    for row, other in commitments:  # no share of any seed stays what it was
+        pieces = [(row[k : k + 16], other[k : k + 16]) for k in range(0, len(row), 16)]
+        assert all(piece != before for piece, before in pieces)
+    for place, sealed in enumerate(seals):
+        changed = [one != other for one, other in zip(sealed.blobs, honest.blobs, strict=True)]
+        assert changed == [holder == place for holder in range(4)]
+        assert sealed.share_commitments == honest.share_commitments
+    assert len({blob[:12] for blob in honest.blobs}) == 4
+
+
 # Swapped inputs
 
 

@@ -19,7 +19,7 @@ from tests.privacy.secagg.two_machines import (
     TwoMachines,
     sha256,
 )
-from wardround.privacy.secagg import coordinator
+from wardround.privacy.secagg import coordinator, site
 from wardround.privacy.secagg.commitments import seed_commitment, share_commitments
 from wardround.privacy.secagg.coordinator import ChunkArrived, ConsistencyArrived, Phase, UnmaskArrived, UploadArrived
 from wardround.privacy.secagg.keys import derive, seal
@@ -319,6 +319,26 @@ def test_blobs_that_do_not_open_name_the_sharer(mode):
         machines.to_site(0, machines.question(machines.owed(0)))
     machines.answer(1)
     _then_without_the_liar(machines, released=not machines.is_strict)
+
+
+@MODES
+def test_two_uploads_of_one_site_cannot_both_be_in_the_sum(mode):
+    """It signed both, and the coordinator shows each to some of the others: the sites are the same, S is not."""
+    honest = machines_of(mode).open()
+    for index in (0, 1, 2, 4):
+        honest.upload(index)
+    lying = honest.fork()
+    lying_upload(lying, 2)
+    for machines in (honest, lying):
+        for index in (0, 1, 2, 4):
+            machines.receive(index)
+        machines.close()
+    assert honest.round.survivors == lying.round.survivors
+    assert honest.round.survivors_digest != lying.round.survivors_digest
+    honest.answer(0)
+    with honest.refused("second_answer", COORDINATOR):
+        honest.to_site(0, site.SurvivorsArrived(lying.owed(0)))
+    honest.finish()
 
 
 @MODES

@@ -191,6 +191,48 @@ def test_a_context_binds_all_that_it_is_about():
     assert len(set(contexts)) == len(contexts) == 10
 
 
+def test_what_is_signed_of_an_upload_binds_all_of_it():
+    machines = ROUND[0]
+    honest, roster = parsed(machines, 0), machines.opening.roster
+    flipped = [replace(honest, **change) for change in _changes_of(honest)]
+    digests = set()
+    for one in (honest, *flipped):
+        evidence = one.evidence(one.leaves(roster))
+        digests.add((evidence.sender, evidence.vector_digest, evidence.shares_digest))
+    assert len(digests) == 1 + len(flipped)
+
+
+def _changes_of(honest):
+    """Each field, and each part of it, with one bit changed."""
+    yield {"context": _flip(honest.context)}
+    yield {"sender": 1}
+    yield {"num_words": honest.num_words + 1}
+    for name in ("chunk_digests", "seed_commitments", "share_commitments", "blobs"):
+        parts = getattr(honest, name)
+        for place, part in enumerate(parts):
+            yield {name: (*parts[:place], _flip(part), *parts[place + 1 :])}
+
+
+def _flip(octets: bytes) -> bytes:
+    return octets[:-1] + bytes([octets[-1] ^ 1])
+
+
+def test_who_is_in_the_sum_binds_all_that_they_signed():
+    """S: the context, the sites, their vectors and their shares."""
+    survivors = survivors_of(_told(), 0)
+    first, *others = survivors.evidence
+    digests = {
+        survivors.digest,
+        replace(survivors, context=bytes(32)).digest,
+        replace(survivors, evidence=tuple(others)).digest,
+        replace(survivors, evidence=(replace(first, sender=3), *others)).digest,
+        replace(survivors, evidence=(replace(first, vector_digest=bytes(32)), *others)).digest,
+        replace(survivors, evidence=(replace(first, shares_digest=bytes(32)), *others)).digest,
+    }
+    assert len(digests) == 6
+    assert replace(survivors, evidence=(replace(first, signature=bytes(64)), *others)).digest == survivors.digest
+
+
 # Commitments
 
 
