@@ -192,6 +192,10 @@ def _check_unmask_lies(machines: TwoMachines) -> None:
         ("malformed", 1, unmask(shares=honest.shares[:-36])),
         ("malformed", 1, unmask(shares=honest.shares + bytes(36))),
     ]
+    message = honest.signed(manifest, signing[1])
+    altered = bytearray(message)
+    altered[6 + 32 + 2 + 32 + 5] ^= 1  # in a share: the signature is over them too, and fails before they are looked at
+    cases.append(("signature", 1, UnmaskArrived(1, bytes(altered))))
     for rule, peer, lie in cases:
         with machines.refused(rule, peer):
             machines.to_coordinator(lie)

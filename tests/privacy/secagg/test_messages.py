@@ -299,6 +299,8 @@ def test_a_commitment_binds_all_that_it_is_about():
     leaf = holder_digest(context, 1, 2, bytes(32), b"blob")
     assert leaf not in (
         holder_digest(bytes(31) + b"\1", 1, 2, bytes(32), b"blob"),
+        holder_digest(context, 2, 2, bytes(32), b"blob"),
+        holder_digest(context, 1, 1, bytes(32), b"blob"),
         holder_digest(context, 2, 1, bytes(32), b"blob"),
         holder_digest(context, 1, 2, bytes(31) + b"\1", b"blob"),
         holder_digest(context, 1, 2, bytes(32), b"glob"),
