@@ -1,22 +1,26 @@
 """Secure sums in the simulation: the same totals bit for bit, whoever is lost, and nothing else for the coordinator."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 
 import wardround as wr
 from tests.report.conftest import EVERY_WORKFLOW, ward_table
-from tests.samples import Roster, hospitals, mean, moments, train, wander
+from tests.samples import VOCABULARY, Roster, hospitals, mean, moments, train, wander
+from wardround.engines.record_file import load_record
 from wardround.engines.simulation import Event, Run, Simulation
 from wardround.engines.transcript_file import verify_file
-from wardround.errors import ConfigError, QuorumError, WardroundError
-from wardround.privacy.protection import SumProtection
+from wardround.errors import ConfigError, MessageRefusedError, QuorumError, WardroundError
+from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.privacy.secagg import coordinator
 from wardround.privacy.secagg.vector import to_words
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.study import parse_study
+from wardround.sums import Steps, ask, workflow
 from wardround.sums.message import pack_total
 from wardround.testing import fingerprint
 
@@ -26,6 +30,15 @@ LOSSES = ("drops_before", "drops_uploading", "drops_before_consistency", "drops_
 def simulation(num_sites: int, *, secure: bool, **options: Any) -> Simulation:
     sites = hospitals(num_sites)
     return Simulation(sites, Roster(tuple(sites)), secure=secure, **options)
+
+
+@workflow("three_times", version=1)
+def three_times(setting: Roster) -> Steps[float]:
+    """The same ask again and again, as an analysis puts it that loses a site and starts again."""
+    total = 0.0
+    for _ in range(3):
+        total += (yield from ask(moments, np.zeros(2))).sum.square
+    return total
 
 
 def totals(run: Run[Any]) -> list[bytes]:
@@ -49,11 +62,11 @@ def wards() -> dict[bool, Simulation]:
 
 @pytest.mark.parametrize("analysis", EVERY_WORKFLOW, ids=lambda one: f"{one['workflow']}-{one['title']}")
 def test_masked_equals_unmasked(wards: dict[bool, Simulation], analysis: dict[str, Any]) -> None:
-    workflow = study(analysis).analyses[0].workflow
+    whole = study(analysis).analyses[0].workflow
     outcomes: dict[bool, Any] = {}
     for secure, federation in wards.items():
         try:
-            run = federation.record(workflow)
+            run = federation.record(whole)
         except WardroundError as error:
             outcomes[secure] = (type(error), str(error))
         else:
@@ -61,16 +74,20 @@ def test_masked_equals_unmasked(wards: dict[bool, Simulation], analysis: dict[st
     assert outcomes[True] == outcomes[False]
 
 
-@pytest.mark.parametrize("workflow", [mean(rounds=4), train(rounds=4), wander()], ids=lambda one: one.name)
+@pytest.mark.parametrize("analysis", [mean(rounds=4), train(rounds=4), wander()], ids=lambda one: one.name)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_masked_equals_unmasked_when_sites_are_lost(workflow: Any, loss: Any) -> None:
+def test_masked_equals_unmasked_when_sites_are_lost(analysis: Any, loss: Any) -> None:
     script = [
         Event(site="site_1", behaviour=loss, round=2),
         Event(site="site_4", behaviour=loss, round=3),
         Event(site="site_0", behaviour="lags", round=1, seconds=99.0),
     ]
     options: dict[str, Any] = {"script": script, "minimum_sites": 5, "seed": 3}
-    runs = {secure: simulation(7, secure=secure, **options).record(workflow) for secure in (False, True)}
+    protections = {False: PLAIN, True: SumProtection(allows_repeats=True)}
+    runs = {
+        secure: simulation(7, secure=False, protection=protection, **options).record(analysis)
+        for secure, protection in protections.items()
+    }
     assert totals(runs[True]) == totals(runs[False])
     assert fingerprint(runs[True].result) == fingerprint(runs[False].result)
     for masked, plain in zip(runs[True].record.rounds, runs[False].record.rounds, strict=True):
@@ -78,14 +95,30 @@ def test_masked_equals_unmasked_when_sites_are_lost(workflow: Any, loss: Any) ->
         assert set(masked.failures) == set(plain.failures)
 
 
-def test_buckets_are_secure_sums_of_their_own() -> None:
-    workflow = train(rounds=3)
-    options: dict[str, Any] = {"minimum_sites": None}
+@pytest.mark.parametrize("loss", [None, *LOSSES])
+def test_buckets_are_secure_sums_of_their_own(loss: Any) -> None:
+    script = [Event(site=f"site_{i}", behaviour=loss, round=2) for i in (1, 12)] if loss else []
     plain, masked = (
-        simulation(9, secure=False, protection=SumProtection(secure_sums=secure, bucket_size=3), **options)
+        simulation(
+            16,
+            secure=False,
+            script=script,
+            minimum_sites=12,
+            protection=SumProtection(secure_sums=secure, bucket_size=4, allows_repeats=True if secure else None),
+        )
         for secure in (False, True)
     )
-    assert totals(masked.record(workflow)) == totals(plain.record(workflow))
+    assert totals(masked.record(train(rounds=3))) == totals(plain.record(train(rounds=3)))
+
+
+def test_the_same_is_not_asked_again_over_other_sites() -> None:
+    options: dict[str, Any] = {"script": [Event(site="site_1", behaviour="drops_before", round=2)], "minimum_sites": 5}
+    open_ = simulation(7, secure=False, protection=SumProtection(allows_repeats=True), **options).run(three_times())
+    assert fingerprint(open_) == fingerprint(simulation(7, secure=False, **options).run(three_times()))
+    with pytest.raises(MessageRefusedError, match=r"rule same_ask.*let all sites agree to allows_repeats = true"):
+        simulation(7, secure=False, protection=SumProtection(allows_repeats=False), **options).run(three_times())
+    with pytest.raises(ConfigError, match="minimum_sites is 5 of 7"):
+        simulation(7, secure=True, **options)
 
 
 def test_too_few_left_for_their_shares_is_said() -> None:
@@ -112,6 +145,19 @@ def test_runs_can_be_resumed() -> None:
     part = dataclasses.replace(whole.record, rounds=first)
     resumed = simulation(4, secure=True).record(mean(rounds=4), resume=part)
     assert totals(resumed) == totals(whole)
+
+
+def test_a_run_whose_round_broke_is_resumed_where_it_was(tmp_path: Path) -> None:
+    script = [Event(site=f"site_{i}", behaviour="drops_before_unmask", round=2) for i in (0, 1)]
+    protection = SumProtection(allows_repeats=True)
+    options: dict[str, Any] = {"secure": False, "protection": protection, "minimum_sites": 3, "transcripts": tmp_path}
+    broken = simulation(4, script=script, **options)
+    with pytest.raises(QuorumError, match="released their shares"):
+        broken.record(mean(rounds=3), save_to=tmp_path / "run")
+    with pytest.raises(QuorumError):  # the two are still gone, and nobody is told that it is a replay
+        broken.record(mean(rounds=3), resume=load_record(tmp_path / "run", VOCABULARY))
+    for path in broken.close_transcripts():
+        assert verify_file(path).is_closed
 
 
 def test_what_travels_is_counted() -> None:

@@ -52,19 +52,23 @@ def test_secure_sums_over_all_sites():
 
 
 def test_sites_that_may_drop_out_and_collude():
-    sums, said = words(SumProtection(colluding_sites=2), minimum_sites=8, noun="site")
+    sums, said = words(SumProtection(colluding_sites=2, allows_repeats=False), minimum_sites=8, noun="site")
     assert "over at least 8 sites" in sums.line()
     assert "up to 2 of 10 sites may be missing: every sum is over at least 8" in said["What if a site drops out?"]
     assert "The study was planned for 2." in said["Who could learn more by working together?"]
+    assert "an analysis that has to do so stops" in said["What if a site drops out?"]
+    _, said = words(SumProtection(allows_repeats=True), minimum_sites=8, noun="site")
+    assert "whoever subtracts the sum without the site from the one with it" in said["What if a site drops out?"]
 
 
 def test_two_legs_say_whom_a_lie_isolates():
     terms = Terms.of(9, is_strict=False)
-    sums, said = words(SumProtection(is_strict=False), 9, 6)
+    sums, said = words(SumProtection(is_strict=False, allows_repeats=True), 9, 6)
     assert sums.legs == 2
     assert f"could get the sum over as few as {terms.num_isolated()} hospitals" in said["What if the coordinator lies?"]
     assert "as long as the coordinator keeps to the rules" in said["Who could learn more by working together?"]
-    _, said = words(SumProtection(is_strict=False, colluding_sites=30, threshold=67), 100, 67)
+    lying = SumProtection(is_strict=False, colluding_sites=30, threshold=67, allows_repeats=True)
+    _, said = words(lying, 100, 67)
     assert (
         "helped by 30 hospitals, could get the sum over as few as 8 hospitals" in said["What if the coordinator lies?"]
     )
@@ -150,7 +154,7 @@ def test_the_report_names_analyses_that_tell_of_each_hospital(outcome):
 
 
 def test_the_json_holds_the_terms(outcome):
-    secure = replace(outcome, sums=SumsInWords.of(SumProtection(), 10, 8))
+    secure = replace(outcome, sums=SumsInWords.of(SumProtection(allows_repeats=True), 10, 8))
     document = secure.to_dict()["privacy"]
     assert document["secure_sums"]
     assert document["sum"] == {
@@ -158,6 +162,7 @@ def test_the_json_holds_the_terms(outcome):
         "mode": "strict",
         "threshold": 7,
         "minimum_survivors": 8,
+        "allows_repeats": True,
         "may_drop": 2,
         "tolerated_colluders": 3,
         "honest_in_a_total": 8,

@@ -218,7 +218,7 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-PRIVACY_KEYS = ["secure_sums", "threshold", "colluding_sites", "mode", "bucket_size", "allows_clear"]
+PRIVACY_KEYS = ["secure_sums", "threshold", "colluding_sites", "mode", "bucket_size", "allows_clear", "allows_repeats"]
 _keys = st.sampled_from(
     ["name", "question", "contract", "cohort", "minimum_sites", "violations", "patient", *PRIVACY_KEYS]
 )

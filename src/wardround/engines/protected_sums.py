@@ -104,7 +104,7 @@ class ProtectedSums:
                 broadcast=broadcast,
                 layout=layout,
                 num_sites=len(sites),
-                losses=losses,
+                losses={site: loss for site, loss in losses.items() if site in there},
                 function_id=ask.function.function_id,
             )
 

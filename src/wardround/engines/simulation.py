@@ -350,6 +350,7 @@ class Simulation:
         playback = Playback(record, workflow, self.sites)
         journal = _Journal(record, save_to)
         memory = self._memory_of(record, journal.next_number - 1)
+        memory.run = self._sums.new_run()  # what a broken round left behind at the sites is of another run
         steps = workflow.steps(self.setting, playback.state)
         answer: Any = None
         while True:

@@ -23,6 +23,8 @@ class SumProtection:
         is_strict: whether sites agree on who is in a sum before they release anything; None: from four sites up.
         bucket_size: fewest sites of a bucket, over whose sums bounded fields take their median; None: one sum over all.
         allows_clear: whether an analysis may ask for every site's own contribution, unprotected.
+        allows_repeats: whether the same may be asked again over other sites, as analyses do that lose a site; the
+            difference of the totals is the lost site's contribution. None: not said, as where all sites must answer.
 
     Raises:
         ValueError: a value is out of range, or two contradict each other.
@@ -34,6 +36,7 @@ class SumProtection:
     is_strict: bool | None = None
     bucket_size: int | None = None
     allows_clear: bool = False
+    allows_repeats: bool | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and self.threshold < 2:
@@ -66,6 +69,7 @@ class SumProtection:
             "threshold": self.threshold is not None,
             "colluding_sites": self.colluding_sites > 0,
             "mode": self.is_strict is not None,
+            "allows_repeats": self.allows_repeats is not None,
         }
         if idle := [name for name, is_given in given.items() if is_given]:
             raise ValueError(f"{' and '.join(idle)}: of no effect with secure_sums = false; leave out one or the other")

@@ -22,6 +22,7 @@ class SumForm(TypedDict):
         mode: whether they agree on who is in a sum before they release anything.
         threshold: shares that give a seed back.
         minimum_survivors: fewest sites of a total.
+        allows_repeats: whether the same may be asked again over other sites.
         may_drop: sites that may be missing from a total.
         tolerated_colluders: most sites that may collude with a coordinator that keeps to the rules.
         honest_in_a_total: fewest sites besides the planned colluding ones whose sum the coordinator can get, by a lie.
@@ -32,6 +33,7 @@ class SumForm(TypedDict):
     mode: Literal["strict", "two_leg"]
     threshold: int
     minimum_survivors: int
+    allows_repeats: bool
     may_drop: int
     tolerated_colluders: int
     honest_in_a_total: int
@@ -141,6 +143,7 @@ class SumsInWords:
 
     def said(self) -> tuple[Said, ...]:
         """Questions and answers."""
+        said: tuple[Said, ...]
         if self.terms is None:
             said = (self._seen_in_clear(),)
         else:
@@ -183,7 +186,20 @@ class SumsInWords:
             f"After it has sent, it is still in the sum, as long as {self.count(terms.threshold)} are left to take the "
             "random numbers off."
         )
-        return Said(f"What if a {self.noun} drops out?", f"{lost} {after}")
+        return Said(f"What if a {self.noun} drops out?", f"{lost} {after}{self._repeating(terms)}")
+
+    def _repeating(self, terms: Terms) -> str:
+        if not terms.num_may_drop:
+            return ""
+        if terms.allows_repeats:
+            return (
+                f" The analysis may then ask the others the same again (allows_repeats = true): whoever subtracts the "
+                f"sum without the {self.noun} from the one with it has what it contributed."
+            )
+        return (
+            f" No {self.noun} answers the same question again over others than before, as the difference of the sums "
+            "would be what one contributed: an analysis that has to do so stops."
+        )
 
     def _colluding(self, terms: Terms) -> Said:
         tolerated, planned = terms.tolerated_colluders, self.protection.colluding_sites
@@ -255,6 +271,7 @@ def _form(terms: Terms) -> SumForm:
         "mode": "strict" if terms.is_strict else "two_leg",
         "threshold": terms.threshold,
         "minimum_survivors": terms.minimum_survivors,
+        "allows_repeats": terms.allows_repeats,
         "may_drop": terms.num_may_drop,
         "tolerated_colluders": terms.tolerated_colluders,
         "honest_in_a_total": terms.num_honest_in_a_total,

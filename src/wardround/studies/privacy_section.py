@@ -24,6 +24,7 @@ class _PrivacySection(TypedDict):
     mode: NotRequired[Literal["strict", "two_leg"]]
     bucket_size: NotRequired[Annotated[int, Field(ge=LEAST_BUCKET, le=MOST_SITES)]]
     allows_clear: NotRequired[bool]
+    allows_repeats: NotRequired[bool]
 
 
 _KEYS = tuple(_PrivacySection.__annotations__)

@@ -85,6 +85,7 @@ def refused_manifests(s: SetUp) -> Iterator[Refused]:
         "u_min = 2": good[:75] + b"\x02\0" + good[77:],
         "c = n - 1": good[:77] + b"\x02\0" + good[79:],
         "is_strict = 2": good[:79] + b"\x02" + good[80:],
+        "allows_repeats = 2": good[:80] + b"\x02" + good[81:],
         "a name twice": head + sites[0] + sites[1] + sites[0][:8] + key,
         "a key twice": head + sites[0] + sites[1] + last[:8] + sites[0][8:],
         "the coordinator's key as a site's": head + sites[0] + sites[1] + last[:8] + good[39:71],

@@ -27,8 +27,8 @@ SPEEDS = Speeds(
 
 
 def test_sizes_of_the_set_up():
-    # WRSA, version, kind; version, study digest, coordinator's key, n t u_min c, is_strict; name, key
-    assert cost.manifest_bytes(["Süd", "A"]) == 4 + 2 + (1 + 32 + 32 + 8 + 1) + (2 + 4 + 32) + (2 + 1 + 32)
+    # WRSA, version, kind; version, study digest, coordinator's key, n t u_min c, is_strict, allows_repeats; name, key
+    assert cost.manifest_bytes(["Süd", "A"]) == 4 + 2 + (1 + 32 + 32 + 8 + 2) + (2 + 4 + 32) + (2 + 1 + 32)
     assert cost.advertise_keys_bytes() == 6 + 2 + 32 + 1184 + 64
     assert cost.encapsulate_bytes(5, 0) == 6 + 2 + 32 + 4 * 1088 + 64
     assert cost.encapsulate_bytes(5, 4) == 6 + 2 + 32 + 64

@@ -50,7 +50,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     names = draw(st.lists(NAMES, min_size=3, max_size=6, unique=True).filter(lambda names: "coordinator" not in names))
     n = len(names)
     strict = draw(st.booleans())
-    threshold = draw(st.integers(n // 2 + 1 if strict else 2, n))
+    threshold = draw(st.integers(n // 2 + 1, n))
     return Manifest(
         study_digest=draw(st.binary(min_size=32, max_size=32)),
         coordinator=octets(-1),
@@ -60,6 +60,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             minimum_survivors=draw(st.integers(max(3, threshold), n)),
             colluding_sites=0,
             is_strict=strict,
+            allows_repeats=draw(st.booleans()),
         ),
         roster=tuple(RosterSite(name, octets(index)) for index, name in enumerate(names)),
     )
@@ -94,10 +95,12 @@ def test_a_manifest_has_one_form(manifest: Manifest) -> None:
 
 
 def test_a_manifest_has_the_bytes_of_the_protocol() -> None:
-    terms = Terms(num_sites=3, threshold=2, minimum_survivors=3, colluding_sites=1, is_strict=False)
+    terms = Terms(
+        num_sites=3, threshold=3, minimum_survivors=3, colluding_sites=1, is_strict=False, allows_repeats=True
+    )
     roster = tuple(RosterSite(name, octets(index)) for index, name in enumerate(["Bern", "Zürich", "東京"]))
     manifest = Manifest(study_digest=octets(8), coordinator=octets(9), terms=terms, roster=roster)
-    expected = b"WRSA\x01\x01" + b"\x01" + octets(8) + octets(9) + b"\3\0\2\0\3\0\1\0" + b"\0"
+    expected = b"WRSA\x01\x01" + b"\x01" + octets(8) + octets(9) + b"\3\0\3\0\3\0\1\0" + b"\0\1"
     expected += b"\x04\0Bern" + octets(0) + b"\x07\0Z\xc3\xbcrich" + octets(1)
     expected += b"\x06\0\xe6\x9d\xb1\xe4\xba\xac" + octets(2)
     assert manifest.to_bytes() == expected
@@ -121,6 +124,7 @@ def test_every_field_is_in_the_digest() -> None:
                 {"minimum_survivors": 5},
                 {"colluding_sites": 1},
                 {"is_strict": False},
+                {"allows_repeats": True},
             )
         ),
         replace(base, roster=(RosterSite("other", octets(0)), *base.roster[1:])),
@@ -170,8 +174,8 @@ def test_a_place_or_name_outside_the_roster() -> None:
 
 
 def test_the_largest_manifest_is_read_and_a_larger_message_is_not() -> None:
-    roster = tuple(RosterSite(chr(0x20000 + index) + "\U0001f3e5" * 199, octets(index)) for index in range(1024))
-    manifest = replace(S.manifest, terms=Terms.of(1024), roster=roster)
+    roster = tuple(RosterSite(chr(0x20000 + index) + "\U0001f3e5" * 199, octets(index)) for index in range(256))
+    manifest = replace(S.manifest, terms=Terms.of(256), roster=roster)
     message = manifest.to_bytes()
     assert len(message) == MAX_MANIFEST_BYTES
     assert Manifest.from_bytes(message) == manifest

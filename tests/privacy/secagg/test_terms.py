@@ -1,6 +1,7 @@
 """Terms of a secure sum: what is accepted, what is refused and how, and what a lying coordinator could isolate."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -217,12 +218,14 @@ def test_no_lie_gets_more_than_the_truth_and_more_colluders_get_no_less(num_site
 
 @given(num_sites=SIZES, data=st.data())
 def test_a_study_has_terms_for_every_minimum_that_they_name(num_sites, data):
-    protection = SumProtection(colluding_sites=data.draw(st.integers(0, num_sites - 2)))
+    colluding = data.draw(st.integers(0, num_sites - 2))
+    protection = SumProtection(colluding_sites=colluding, allows_repeats=data.draw(st.booleans()))
     assert terms_for(protection, num_sites, None).num_may_drop == 0
     minimum = data.draw(st.integers(1, num_sites))
     fewest = Terms.of(num_sites, colluding_sites=protection.colluding_sites).minimum_survivors
     if minimum >= fewest:
-        assert terms_for(protection, num_sites, minimum).minimum_survivors == minimum
+        terms = terms_for(protection, num_sites, minimum)
+        assert (terms.minimum_survivors, terms.allows_repeats) == (minimum, protection.allows_repeats)
     else:
         with pytest.raises(ConfigError, match=f"at least {fewest}|all three must answer"):
             terms_for(protection, num_sites, minimum)
@@ -254,12 +257,27 @@ def test_a_study_that_cannot_be_secure_is_refused_with_the_remedy(protection, nu
     assert message in str(caught.value)
 
 
+def test_a_study_that_may_lose_a_site_says_whether_the_same_may_be_asked_again():
+    for silent in (SumProtection(), SumProtection(bucket_size=4)):
+        terms = bucket_terms if silent.bucket_size else terms_for
+        assert terms(silent, 12, None)
+        assert terms(silent, 12, 12)
+        with pytest.raises(
+            ConfigError, match=r"minimum_sites is 11 of 12: .* write allows_repeats = true .* leave min"
+        ):
+            terms(silent, 12, 11)
+        for said in (True, False):
+            assert terms(replace(silent, allows_repeats=said), 12, 11)
+
+
 def test_buckets_are_secure_sums_of_their_own():
     protection = SumProtection(bucket_size=3)
     assert [one.num_sites for one in bucket_terms(protection, 11, None)] == [4, 4, 3]
     assert all(one.num_may_drop == 0 for one in bucket_terms(protection, 11, 11))
-    assert [one.minimum_survivors for one in bucket_terms(SumProtection(bucket_size=5), 15, 12)] == [4, 4, 4]
-    assert bucket_terms(SumProtection(bucket_size=3), 15, 9)
+    assert [
+        one.minimum_survivors for one in bucket_terms(SumProtection(bucket_size=5, allows_repeats=True), 15, 12)
+    ] == [4, 4, 4]
+    assert bucket_terms(SumProtection(bucket_size=3, allows_repeats=True), 15, 9)
     with pytest.raises(ConfigError, match="need at least 12 together; raise minimum_sites to 12"):
         bucket_terms(SumProtection(bucket_size=5), 15, 11)
     with pytest.raises(ConfigError, match="makes 2 buckets of 8 sites"):
@@ -273,7 +291,7 @@ def test_buckets_are_secure_sums_of_their_own():
         (SumProtection(), 2, 3),
         (SumProtection(colluding_sites=4), 5, 6),
         (SumProtection(threshold=7), 6, 7),
-        (SumProtection(bucket_size=6), 11, 12),
+        (SumProtection(bucket_size=6, allows_repeats=True), 11, 12),
     ],
 )
 def test_a_minimum_that_no_number_of_sites_mends_is_refused_early(protection, minimum, fewest):

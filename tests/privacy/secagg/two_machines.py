@@ -40,6 +40,11 @@ RUN = bytes(range(RUN_BYTES))
 ASK = b"how many, and how far from here?"
 
 
+def ask_of(number: int) -> bytes:
+    """What the coordinator asks in a round."""
+    return ASK if number == 1 else ASK + f" Round {number}.".encode()
+
+
 class Mixed(Contribution):
     """One of each kind of field."""
 
@@ -134,6 +139,7 @@ class TwoMachines:
     arriving: dict[int, NDArray[np.uint64]] = field(init=False)
     uploads: dict[int, tuple[bytes, list[bytes]]] = field(init=False)
     failure: coordinator.Fail | None = field(init=False, default=None)
+    ask: bytes = field(init=False, default=b"")
 
     def __post_init__(self) -> None:
         setup = self.setup
@@ -202,12 +208,13 @@ class TwoMachines:
         return effects
 
     def open(
-        self, number: int = 1, attempt: int = 1, roster: Collection[int] | None = None, ask: bytes = ASK
+        self, number: int = 1, attempt: int = 1, roster: Collection[int] | None = None, ask: bytes | None = None
     ) -> TwoMachines:
-        """The coordinator opens a round; no site knows yet."""
+        """The coordinator opens a round; no site knows yet. Every round asks something of its own."""
+        self.ask = ask_of(number) if ask is None else ask
         indices = tuple(range(self.num_sites)) if roster is None else tuple(sorted(roster))
         self.opening = Opening(
-            run=self.run, round=number, attempt=attempt, roster=indices, broadcast_digest=sha256(ask)
+            run=self.run, round=number, attempt=attempt, roster=indices, broadcast_digest=sha256(self.ask)
         )
         self.round, _ = coordinator.open_round(
             self.manifest,
@@ -228,9 +235,9 @@ class TwoMachines:
         assert message is not None
         return message
 
-    def opened(self, index: int, ask: bytes = ASK) -> site.Opened:
+    def opened(self, index: int, ask: bytes | None = None) -> site.Opened:
         """The opening as it arrives."""
-        return site.Opened(self.owed(index), sha256(ask))
+        return site.Opened(self.owed(index), sha256(self.ask if ask is None else ask))
 
     def computed(self, index: int, opening: Opening | None = None) -> site.Computed:
         """The site's own contribution to the opening that it has."""

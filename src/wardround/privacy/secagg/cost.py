@@ -29,7 +29,7 @@ STRICT_LEGS, TWO_LEGS, PLAIN_LEGS = 3, 2, 1
 
 def manifest_bytes(names: Sequence[str]) -> int:
     """Size of the manifest of sites of these names."""
-    head = _U8 + _DIGEST + _KEY + 4 * _U16 + _U8
+    head = _U8 + _DIGEST + _KEY + 4 * _U16 + 2 * _U8
     return FRAME_BYTES + head + sum(_U16 + len(name.encode()) + _KEY for name in names)
 
 

@@ -24,7 +24,7 @@ from wardround.privacy.secagg.wire import (
 MAX_SITES = 256
 MAX_NAME_CHARACTERS = 200
 _MAX_NAME_BYTES = 4 * MAX_NAME_CHARACTERS
-_FIXED_BYTES = FRAME_BYTES + 1 + DIGEST_BYTES + KEY_BYTES + 4 * 2 + 1
+_FIXED_BYTES = FRAME_BYTES + 1 + DIGEST_BYTES + KEY_BYTES + 4 * 2 + 2
 MAX_MANIFEST_BYTES = _FIXED_BYTES + MAX_SITES * (2 + _MAX_NAME_BYTES + KEY_BYTES)
 
 
@@ -96,7 +96,7 @@ class Manifest:
         writer = Writer().u8(PROTOCOL_VERSION).raw(self.study_digest).raw(self.coordinator)
         for number in (terms.num_sites, terms.threshold, terms.minimum_survivors, terms.colluding_sites):
             writer.u16(number)
-        writer.u8(terms.is_strict)
+        writer.u8(terms.is_strict).u8(terms.allows_repeats)
         for site in self.roster:
             writer.sized16(site.name.encode()).raw(site.identity)
         return writer.finish(Kind.MANIFEST)
@@ -164,15 +164,18 @@ class Manifest:
 
 def _read_terms(reader: Reader) -> Terms:
     num_sites, threshold, minimum_survivors, colluding_sites = (reader.u16() for _ in range(4))
-    is_strict = reader.u8()
+    is_strict, allows_repeats = reader.u8(), reader.u8()
     if is_strict > 1:
         raise reader.malformed(f"whether it is strict must be 0 or 1, and it says {is_strict}")
+    if allows_repeats > 1:
+        raise reader.malformed(f"whether it allows repeats must be 0 or 1, and it says {allows_repeats}")
     return Terms(
         num_sites=num_sites,
         threshold=threshold,
         minimum_survivors=minimum_survivors,
         colluding_sites=colluding_sites,
         is_strict=bool(is_strict),
+        allows_repeats=bool(allows_repeats),
     )
 
 

@@ -69,6 +69,7 @@ from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES
 
 __all__ = [
     "EXCHANGE_SEED_BYTES",
+    "MAX_ANSWERS",
     "MAX_RUNS",
     "AdvertisementsArrived",
     "AgreementArrived",
@@ -92,6 +93,8 @@ __all__ = [
     "step",
 ]
 
+MAX_ANSWERS = 1_000_000
+"""Most different asks of one study that a site answers: it remembers each with the sites that were in the sum."""
 MAX_RUNS = 100_000
 """Most runs of one study that a site answers: it remembers each, so that nothing is answered twice."""
 
@@ -114,6 +117,8 @@ def step(state: SiteState, event: Event, entropy: Entropy) -> tuple[SiteState, E
         refused_message_changes_nothing: the state is a value; what raises leaves it as it was.
         one_answer_a_context: no two different masked inputs, consistency signatures or unmask messages in one context.
         never_both_kinds: of no site are both the self mask's and a pair mask's shares released in one context.
+        same_ask_has_one_total: unless the terms allow repeats, no shares are released for an ask that was answered over
+            other sites before: the difference of the totals would be what some sites alone contributed.
         one_total_a_round: after shares were released for a round, no further attempt at it is answered.
         broadcast_is_bound: a site that was sent another ask than the others adds uniform noise to their sum.
     """
@@ -266,8 +271,23 @@ def _check_survivors(state: SiteState, memory: RoundMemory, survivors: Survivors
         raise MessageRefusedError(
             "too_few_survivors", COORDINATOR, f"{len(indices)} are left, at least {least} must be"
         )
+    _check_same_ask(state, memory, indices)
     for evidence in survivors.evidence:
         _check_evidence(state, memory.context, evidence)
+
+
+def _check_same_ask(state: SiteState, memory: RoundMemory, survivors: tuple[int, ...]) -> None:
+    ask = memory.opening.broadcast_digest.hex()
+    if state.answered.get(ask, survivors) != survivors and not state.manifest.terms.allows_repeats:
+        raise MessageRefusedError(
+            "same_ask",
+            COORDINATOR,
+            "the same was asked before and summed over other sites; the difference of the two totals would be what the "
+            "sites contributed that are in one of them alone. Run again with all sites, or let all sites agree to "
+            "allows_repeats = true",
+        )
+    if ask not in state.answered and len(state.answered) >= MAX_ANSWERS:
+        raise MessageRefusedError("replayed", COORDINATOR, f"the study has had {MAX_ANSWERS} asks; set up a new one")
 
 
 def _check_evidence(state: SiteState, context: bytes, evidence: Evidence) -> None:
@@ -309,11 +329,13 @@ def _holding(state: SiteState, memory: RoundMemory, evidence: Evidence, sealed: 
 
 
 def _released(state: SiteState, memory: RoundMemory, release: bytes) -> tuple[SiteState, Effects]:
+    _check_same_ask(state, memory, memory.survivors)  # another run may have had its total since
     message = Unmask(
         context=memory.context, sender=state.index, survivors_digest=memory.survivors_digest, shares=release
     ).signed(state.manifest, state.signing)
     done = replace(memory, phase=Phase.RELEASED, answer=message, release=b"")
-    return _remembered(state, done), (Send(message),)
+    answered = {**state.answered, memory.opening.broadcast_digest.hex(): memory.survivors}
+    return replace(_remembered(state, done), answered=answered), (Send(message),)
 
 
 def _check_signer(state: SiteState, memory: RoundMemory, index: int, signature: bytes) -> None:

@@ -125,6 +125,7 @@ class SiteState:
         keys: the digest of all advertisements, once the set-up is complete.
         pair_keys: by index what it shares with each site, once the set-up is complete.
         rounds: by run (hex) its last round. A run is never forgotten: its rounds could be replayed.
+        answered: by the digest of an ask (hex) whom the sum was over that it released shares for.
 
     Guarantees:
         survives_a_restart: a state that is stored and read again answers as the one that was stored.
@@ -142,6 +143,7 @@ class SiteState:
     keys: Octets = b""
     pair_keys: tuple[Octets, ...] = field(default=(), repr=False)
     rounds: Mapping[str, RoundMemory] = field(default_factory=dict)
+    answered: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < len(self.manifest.roster):

@@ -30,6 +30,8 @@ class Terms:
         minimum_survivors: u_min, fewest sites of a total.
         colluding_sites: c, sites that may collude with the coordinator.
         is_strict: whether sites agree on who is in a sum before they release anything.
+        allows_repeats: whether a site answers an ask again over other sites than before. The difference of the two
+            totals is what those sites contributed that are in one of them alone.
 
     Raises:
         ValueError: terms that break a rule; says which, and what to do.
@@ -45,6 +47,7 @@ class Terms:
     minimum_survivors: int
     colluding_sites: int = 0
     is_strict: bool = True
+    allows_repeats: bool = False
 
     def __post_init__(self) -> None:
         _check_sites(self.num_sites, self.colluding_sites)
@@ -65,6 +68,7 @@ class Terms:
         minimum_survivors: int | None = None,
         colluding_sites: int = 0,
         is_strict: bool | None = None,
+        allows_repeats: bool = False,
     ) -> Terms:
         """Terms with the protocol's defaults for what is None: `minimum_survivors` is then the least that may be.
 
@@ -82,6 +86,7 @@ class Terms:
             minimum_survivors=minimum_survivors,
             colluding_sites=colluding_sites,
             is_strict=num_sites > LEAST_SITES if is_strict is None else is_strict,
+            allows_repeats=allows_repeats,
         )
 
     def _check_threshold(self) -> None:
@@ -189,7 +194,19 @@ def terms_for(protection: SumProtection, num_sites: int, minimum_sites: int | No
     wanted = num_sites if minimum_sites is None else minimum_sites
     if wanted < least.fewest_survivors:
         raise ConfigError(_too_few(least, wanted))
+    _check_repeats(protection, num_sites, wanted)
     return _terms(protection, num_sites, wanted)
+
+
+def _check_repeats(protection: SumProtection, num_sites: int, minimum_sites: int) -> None:
+    """A study that is to go on without a site must say whether the same may then be asked again."""
+    if minimum_sites < num_sites and protection.allows_repeats is None:
+        raise ConfigError(
+            f"study.minimum_sites is {minimum_sites} of {num_sites}: an analysis that loses a site asks the others the "
+            "same again, and the difference of the two totals is what the lost site had contributed; write "
+            "allows_repeats = true under [privacy] if all sites agree to that, allows_repeats = false if such an "
+            "analysis is to stop, or leave minimum_sites out"
+        )
 
 
 def check_minimum_sites(protection: SumProtection, minimum_sites: int | None) -> None:
@@ -219,6 +236,7 @@ def _terms(protection: SumProtection, num_sites: int, minimum_survivors: int | N
             minimum_survivors=minimum_survivors,
             colluding_sites=protection.colluding_sites,
             is_strict=protection.is_strict,
+            allows_repeats=bool(protection.allows_repeats),
         )
     except ValueError as error:
         raise ConfigError(f"[privacy]: {error}") from None
@@ -261,4 +279,5 @@ def bucket_terms(protection: SumProtection, num_sites: int, minimum_sites: int |
             f"study.minimum_sites is {minimum_sites}: {LEAST_BUCKETS} buckets of {num_sites} sites need at least "
             f"{fewest} together; raise minimum_sites to {fewest}, or write secure_sums = false under [privacy]"
         )
+    _check_repeats(protection, num_sites, minimum_sites or num_sites)
     return terms
