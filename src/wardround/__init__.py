@@ -37,8 +37,9 @@ if TYPE_CHECKING:
         pca,
     )
     from wardround.data.contract import Contract, Variable
+    from wardround.engines.script import Event
     from wardround.engines.simulated_hospitals import simulate, simulate_folder
-    from wardround.engines.simulation import Event, Simulation
+    from wardround.engines.simulation import Simulation
     from wardround.errors import WardroundError
     from wardround.privacy.disclosure import DisclosureRules
     from wardround.studies.model_file import load_model

@@ -12,7 +12,8 @@
     │   ├── LocalProtocolError   we misused the waist
     │   │   └── ContributionError    a contribution breaks its own declaration (names the field)
     │   └── RemoteProtocolError  a peer sent what it may not send
-    │       └── MessageRefusedError  a message of a secure sum breaks a rule; names the rule and the peer
+    │       ├── MessageRefusedError     a message of a secure sum breaks a rule; names the rule and the peer
+    │       └── TranscriptRefusedError  a transcript of secure sums was altered; names the line and the rule
     ├── SiteError                a site function failed at a site; names both, shows no patient's value
     ├── QuorumError              too few sites answered an ask
     ├── PrivacyError             a privacy rule refuses; never retried
@@ -91,6 +92,22 @@ class MessageRefusedError(RemoteProtocolError):
         super().__init__(f"message of {peer!r} refused, rule {rule}: {reason}")
         self.rule = rule
         self.peer = peer
+
+
+class TranscriptRefusedError(RemoteProtocolError):
+    """A transcript was altered, or tells of sums that break a rule.
+
+    Attributes:
+        line: number of the line, from 1.
+        rule: the rule's name, as `docs/audit.md` lists them.
+        reason: in words.
+    """
+
+    def __init__(self, line: int, rule: str, reason: str) -> None:
+        super().__init__(f"line {line} of the transcript is refused, rule {rule}: {reason}")
+        self.line = line
+        self.rule = rule
+        self.reason = reason
 
 
 class SiteError(WardroundError):

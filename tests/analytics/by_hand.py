@@ -6,7 +6,8 @@ import numpy as np
 
 from wardround.data.contract import Contract, Setting, Variable
 from wardround.data.table import Table
-from wardround.engines.simulation import Event, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Simulation
 from wardround.privacy.disclosure import DisclosureRules
 
 

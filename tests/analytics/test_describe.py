@@ -16,8 +16,8 @@ from wardround.analytics.describe import describe
 from wardround.analytics.group_tests import compare_levels, compare_means, level_difference
 from wardround.analytics.result import Result
 from wardround.data.contract import Contract, Setting, Variable
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event
 from wardround.errors import ConfigError, DataError, QuorumError, SiteError
 from wardround.testing import check_workflow
 

@@ -24,8 +24,8 @@ from wardround.analytics.result import FigureExhibit, Headlined, Result, TableEx
 from wardround.analytics.scoring_read import linear_model
 from wardround.analytics.splines import spline_basis
 from wardround.data.contract import Contract, Variable
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event
 from wardround.errors import ConfigError, DataError, DisclosureError, SiteError
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing import check_workflow

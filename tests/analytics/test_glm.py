@@ -18,8 +18,9 @@ from wardround.analytics.glm import glm
 from wardround.analytics.glm_penalty import PENALTY_GRID, fold_of
 from wardround.analytics.glm_result import GLMResult
 from wardround.data.contract import Contract, Variable
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event, Simulation
+from wardround.engines.simulation import Simulation
 from wardround.errors import (
     ConfigError,
     ConvergenceError,

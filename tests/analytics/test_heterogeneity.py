@@ -19,8 +19,9 @@ from wardround.analytics.heterogeneity_result import HeterogeneityResult, Shift
 from wardround.analytics.heterogeneity_statistics import corrected, intraclass
 from wardround.analytics.heterogeneity_sums import Item, count_item
 from wardround.analytics.result import FigureExhibit, Result
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event, Simulation
+from wardround.engines.simulation import Simulation
 from wardround.errors import ConfigError, DataError, DisclosureError
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing.workflow_contract import check_workflow

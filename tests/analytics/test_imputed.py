@@ -14,8 +14,9 @@ from wardround.analytics.imputed import imputed
 from wardround.analytics.imputed_result import ImputedResult
 from wardround.analytics.result import FigureExhibit, Result, TableExhibit
 from wardround.data.contract import Contract, Variable
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event, Simulation
+from wardround.engines.simulation import Simulation
 from wardround.errors import ConfigError, DataError
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing.workflow_contract import check_workflow

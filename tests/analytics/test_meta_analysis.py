@@ -16,8 +16,8 @@ from wardround.analytics.meta_analysis_combine import combine, combine_vectors
 from wardround.analytics.meta_analysis_result import MetaAnalysisResult
 from wardround.analytics.result import FigureExhibit, Result
 from wardround.analytics.site_estimates import glm_estimates
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event
 from wardround.errors import ConfigError, DataError, ModelError
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.testing.workflow_contract import check_workflow

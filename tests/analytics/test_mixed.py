@@ -19,8 +19,8 @@ from wardround.analytics.mixed_linear import linear_terms, profile_point
 from wardround.analytics.mixed_newton import MAX_ITERATIONS, Point, minimise
 from wardround.analytics.mixed_result import MixedResult
 from wardround.analytics.result import FigureExhibit, Result
+from wardround.engines.script import Event
 from wardround.engines.simulated_hospitals import simulate
-from wardround.engines.simulation import Event
 from wardround.errors import (
     ConfigError,
     ConvergenceError,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.samples import VOCABULARY, Roster, Update, hospitals, mean, moments, train
 from wardround.engines.record import replay
 from wardround.engines.record_file import load_record
-from wardround.engines.simulation import Event, Progress, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Progress, Simulation
 from wardround.engines.summing import BucketSum, ClearSum, PlainSum, Summing, buckets_of, plain_sum
 from wardround.errors import (
     ConfigError,

@@ -12,7 +12,8 @@ import pytest
 from tests.samples import Moments, Roster, Update, hospitals, moments, update
 from wardround.engines.record import RunRecord, replay
 from wardround.engines.record_file import load_record, save_record
-from wardround.engines.simulation import Event, Progress, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Progress, Simulation
 from wardround.engines.summing import ClearSum, plain_sum
 from wardround.errors import DisclosureError, LocalProtocolError, RemoteProtocolError, SiteError
 from wardround.privacy.disclosure import DisclosureRules

@@ -21,7 +21,8 @@ from wardround.data.contract import Setting
 from wardround.data.table import Table
 from wardround.engines.record import replay
 from wardround.engines.record_file import load_record
-from wardround.engines.simulation import Event, Progress, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import DisclosureError, PolicyError, SiteError
 from wardround.privacy.disclosure import PRESETS, DisclosureRules
 from wardround.privacy.disclosure_gate import refuse_own_cells

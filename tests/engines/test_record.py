@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.samples import VOCABULARY, Roster, Trained, hospitals, mean, moments, train, update, wander
 from wardround.engines.record import RunRecord, replay
 from wardround.engines.record_file import RecordFile, load_record, save_record
-from wardround.engines.simulation import Event, Progress, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import ConfigError, LocalProtocolError, RemoteProtocolError, StoreError
 from wardround.sums import Ask, Snapshot, Steps, Vocabulary, ask, workflow
 from wardround.sums.message import pack_ask, pack_snapshot, pack_total

@@ -12,7 +12,8 @@ import wardround as wr
 from tests.report.conftest import EVERY_WORKFLOW, ward_table
 from tests.samples import VOCABULARY, Roster, hospitals, mean, moments, train, wander
 from wardround.engines.record_file import load_record
-from wardround.engines.simulation import Event, Run, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Run, Simulation
 from wardround.engines.transcript_file import verify_file
 from wardround.errors import ConfigError, MessageRefusedError, QuorumError, WardroundError
 from wardround.privacy.protection import PLAIN, SumProtection
@@ -156,8 +157,8 @@ def test_a_run_whose_round_broke_is_resumed_where_it_was(tmp_path: Path) -> None
         broken.record(mean(rounds=3), save_to=tmp_path / "run")
     with pytest.raises(QuorumError):  # the two are still gone, and nobody is told that it is a replay
         broken.record(mean(rounds=3), resume=load_record(tmp_path / "run", VOCABULARY))
-    for path in broken.close_transcripts():
-        assert verify_file(path).is_closed
+    (closed,) = broken.close_transcripts()
+    assert verify_file(closed.path).is_closed
 
 
 def test_what_travels_is_counted() -> None:
@@ -168,12 +169,14 @@ def test_what_travels_is_counted() -> None:
 def test_transcripts_are_kept_and_verify(tmp_path: Any) -> None:
     federation = simulation(4, secure=True, transcripts=tmp_path)
     federation.run(mean(rounds=2))
-    (path,) = federation.close_transcripts()
-    assert verify_file(path).is_closed
+    (first,) = federation.close_transcripts()
+    assert verify_file(first.path, fingerprint=bytes.fromhex(first.fingerprint)).is_closed
     federation.run(mean(rounds=2))
     (second,) = federation.close_transcripts()
-    assert second != path
-    assert verify_file(second).is_closed
+    assert second.path != first.path
+    assert second.fingerprint != first.fingerprint
+    assert verify_file(second.path).is_closed
+    assert federation.close_transcripts() == ()
 
 
 def test_the_coordinators_machine_is_sent_no_contribution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.samples import Drift, Moments, Roster, hospitals, mean, moments, train, wander
 from wardround.engines.record import RunRecord
-from wardround.engines.simulation import Behaviour, Event, Progress, Run, Simulation
+from wardround.engines.script import Behaviour, Event
+from wardround.engines.simulation import Progress, Run, Simulation
 from wardround.errors import DataError, LocalProtocolError, QuorumError, SiteError
 from wardround.sums import Array, Ask, Contribution, Snapshot, Steps, Total, ask, exact, site_function, workflow
 from wardround.sums.message import pack_total

@@ -11,13 +11,14 @@ import pytest
 
 from tests.privacy.secagg.transcript_samples import Sample, sample
 from tests.samples import Roster, hospitals, mean
-from wardround.engines.simulation import Event, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Simulation
 from wardround.engines.transcript_file import TranscriptFile, verify_file
-from wardround.errors import StoreError
+from wardround.errors import StoreError, TranscriptRefusedError
 from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg.account import Outcome
 from wardround.privacy.secagg.audit import verify
-from wardround.privacy.secagg.transcript import MAX_LINE_BYTES, Closed, Refused, TranscriptRefusedError
+from wardround.privacy.secagg.transcript import MAX_LINE_BYTES, Closed, Refused
 
 
 def started(path: Path, one: Sample) -> TranscriptFile:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.samples import Moments, Roster, Update, hospitals
-from wardround.engines.simulation import Event, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Simulation
 from wardround.errors import DataError, QuorumError, RemoteProtocolError
 from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.sums import Array, Contribution, Layout, Steps, Total, ask, bounded, people, site_function, workflow

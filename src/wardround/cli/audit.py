@@ -12,8 +12,8 @@ import typer
 from wardround.analytics.result import json_text
 from wardround.cli.terminal import show, show_json, talk
 from wardround.engines.transcript_file import verify_file
+from wardround.errors import TranscriptRefusedError
 from wardround.privacy.secagg.account import Account, Outcome, RoundAccount
-from wardround.privacy.secagg.transcript import TranscriptRefusedError
 
 _FINGERPRINT_DIGITS = 64
 _MOST_ROUNDS = 200

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.cli.carry_out import carry_out, outcome_text
-from wardround.cli.study_file import contract_of, read_study, site_rules
+from wardround.cli.study_file import contract_of, read_study, site_rules, study_digest
 from wardround.cli.terminal import output_kept_pure, show, show_json, talk, watched
 from wardround.data.report import ContractReport
 from wardround.data.sources.folder import tables_in
@@ -94,16 +94,20 @@ def _simulated(study: Study, study_path: Path, folder: Path, record: Path | None
     doing = [f"reading {folder}"]
     with watched(lambda: doing[0]) as progress:
         simulation, reading = hospitals(
-            study, study_path, folder, protection=study.privacy, seed=seed, progress=progress
+            study, study_path, folder, protection=study.privacy, seed=seed, progress=progress, transcripts=record
         )
-        return carry_out(
-            study,
-            simulation,
-            record=record,
-            begin=lambda label: doing.__setitem__(0, label),
-            reading=reading,
-            date=datetime.date.today().isoformat(),
-        )
+        try:
+            return carry_out(
+                study,
+                simulation,
+                record=record,
+                begin=lambda label: doing.__setitem__(0, label),
+                reading=reading,
+                date=datetime.date.today().isoformat(),
+            )
+        finally:
+            for closed in simulation.close_transcripts():
+                talk(f"transcript: {closed.path} (fingerprint {closed.fingerprint})")
 
 
 def hospitals(
@@ -114,6 +118,7 @@ def hospitals(
     protection: SumProtection,
     seed: int = 0,
     progress: Callable[[Progress], None],
+    transcripts: Path | None = None,
 ) -> tuple[Simulation, DataReading]:
     """The simulated hospitals of a study, its analyses checked; tells on standard error how tables were read.
 
@@ -124,6 +129,7 @@ def hospitals(
         protection: of the sums: the study's, or that of a rehearsal.
         seed: of the simulated sites.
         progress: told of every round.
+        transcripts: folder for the transcripts of secure sums; None keeps none.
 
     Raises:
         WardroundError: the study cannot be carried out on these tables.
@@ -150,6 +156,8 @@ def hospitals(
         site_disclosure=site_rules(folder, tables),
         on_misfit=misfits.append,
         protection=protection,
+        study_digest=study_digest(study_path, contract),
+        transcripts=transcripts,
     )
     for misfit in misfits:
         talk(f"note: {misfit}")

@@ -7,9 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from wardround.data.contract import Contract
+from wardround.data.contract_text import contract_text
 from wardround.data.sources.contract_file import read_contract
 from wardround.errors import ConfigError
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.secagg.wire import digest
 from wardround.studies.model_file import with_models
 from wardround.studies.study import MAX_STUDY_BYTES, Study, parse_disclosure, parse_study
 from wardround.sums import Vocabulary
@@ -89,3 +91,9 @@ def contract_of(study: Study, study_path: Path) -> Contract | None:
             "file's folder; put the contract beside the study file"
         )
     return read_contract(path)
+
+
+def study_digest(study_path: Path, contract: Contract) -> bytes:
+    """What all keys of a study's secure sums are bound to: SHA-256 of its file and of its contract, 32 bytes."""
+    text = read_text(study_path, "study file", MAX_STUDY_BYTES)
+    return digest("study", text.encode(), contract_text(contract).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from wardround.privacy.secagg.entropy import Entropy
 from wardround.privacy.secagg.terms import Terms, bucket_terms, terms_for
 from wardround.sums import Ask
 from wardround.sums.message import pack_ask
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedTranscript:
+    """A transcript on disk, and the fingerprint of the manifest that it has to be of (hexadecimal)."""
+
+    path: Path
+    fingerprint: str
 
 
 class ProtectedSums:
@@ -125,17 +134,16 @@ class ProtectedSums:
             self._federations[sites] = made
         return self._federations[sites]
 
-    def close_transcripts(self) -> tuple[Path, ...]:
+    def close_transcripts(self) -> tuple[ClosedTranscript, ...]:
         """End the transcripts with the coordinator's signature; returns where they are.
 
         Raises:
             StoreError: one cannot be written.
         """
-        for sites, file in self._files.items():
-            file.close(self._federations[sites].signing_seed)
-        closed = tuple(file.path for file in self._files.values())
-        # Sums after this have keys and a transcript of their own.
-        for sites in self._files:
-            del self._federations[sites]
-        self._files.clear()
-        return closed
+        closed = []
+        while self._files:  # sums after this have keys and a transcript of their own
+            sites, file = self._files.popitem()
+            federation = self._federations.pop(sites)
+            file.close(federation.signing_seed)
+            closed.append(ClosedTranscript(file.path, federation.manifest.digest.hex()))
+        return tuple(sorted(closed, key=lambda one: one.path))

@@ -23,7 +23,8 @@ from wardround.data.sources.files import file_source
 from wardround.data.sources.folder import tables_in
 from wardround.data.sources.frame import FrameSource
 from wardround.data.sources.source import Source
-from wardround.engines.simulation import Event, Progress, Simulation
+from wardround.engines.script import Event
+from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import ConfigError, DataError
 from wardround.privacy.disclosure import DisclosureRules
 from wardround.privacy.protection import SumProtection

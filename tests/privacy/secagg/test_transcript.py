@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.privacy.secagg.transcript_samples import NAMES, chained, closed, entries_of, sample
-from wardround.errors import MessageRefusedError
+from wardround.errors import MessageRefusedError, TranscriptRefusedError
 from wardround.privacy.secagg import coordinator, site
 from wardround.privacy.secagg.account import Outcome
 from wardround.privacy.secagg.audit import Audit, verify
@@ -40,7 +40,6 @@ from wardround.privacy.secagg.transcript import (
     Refused,
     Released,
     Summed,
-    TranscriptRefusedError,
     Uploaded,
     from_line,
     in_short,

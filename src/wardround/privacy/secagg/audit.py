@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wardround.errors import MessageRefusedError
+from wardround.errors import MessageRefusedError, TranscriptRefusedError
 from wardround.privacy.secagg.account import Account, Outcome, RoundAccount
 from wardround.privacy.secagg.context import Opening
 from wardround.privacy.secagg.keys import verify as verify_signature
@@ -37,7 +37,6 @@ from wardround.privacy.secagg.transcript import (
     Refused,
     Released,
     Summed,
-    TranscriptRefusedError,
     Uploaded,
     from_line,
 )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, get_args
 
-from wardround.errors import MessageRefusedError, RemoteProtocolError
+from wardround.errors import MessageRefusedError, TranscriptRefusedError
 from wardround.privacy.secagg.keys import SIGNATURE_BYTES
 from wardround.privacy.secagg.wire import DIGEST_BYTES, digest
 from wardround.sums.parameters import read_json
@@ -32,22 +32,6 @@ MAX_LINE_BYTES = 2**19
 MAX_TEXT_CHARACTERS = 500
 START = digest("transcript_start")
 """What the first line is bound to."""
-
-
-class TranscriptRefusedError(RemoteProtocolError):
-    """A transcript was altered, or tells of sums that break a rule.
-
-    Attributes:
-        line: number of the line, from 1.
-        rule: the rule's name, as `docs/audit.md` lists them.
-        reason: in words.
-    """
-
-    def __init__(self, line: int, rule: str, reason: str) -> None:
-        super().__init__(f"line {line} of the transcript is refused, rule {rule}: {reason}")
-        self.line = line
-        self.rule = rule
-        self.reason = reason
 
 
 # How the fields of an entry are written
