@@ -12,17 +12,20 @@ import pytest
 from pydantic import PlainSerializer
 
 from tests.analytics.by_hand import number, tables_of
-from tests.samples import Drift, Moments, Roster, Trained, Update, hospitals, mean, moments, train, wander
+from tests.samples import Drift, Moments, Roster, Trained, Update, hospitals, mean, moments, train, update, wander
 from wardround.analytics.census import census, count
 from wardround.data.contract import Setting
+from wardround.engines import secure_sum
 from wardround.errors import DisclosureError
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.protection import SumProtection
 from wardround.sums import (
     Array,
     Snapshot,
     Steps,
     Workflow,
     ask,
+    ask_each,
     site_function,
     stateful_site_function,
     workflow,
@@ -216,6 +219,34 @@ def unchecked_argument() -> Workflow[Any]:
 def test_each_bad_workflow_is_caught(make: Callable[[], Workflow[Any]], guarantee: str) -> None:
     with pytest.raises(AssertionError, match=f"^{guarantee}"):
         check_workflow(make(), hospitals(3), ROSTER)
+
+
+@workflow("clear", version=1)
+def clear(setting: Roster) -> Steps[list[float]]:
+    total = yield from ask_each(update, np.zeros(3), 1.0)
+    return [float(part.sum.step[0]) for part in total.parts]
+
+
+@pytest.mark.parametrize(
+    ("analysis", "num_sites", "protection"),
+    [
+        (clear(), 3, SumProtection(secure_sums=False, allows_clear=True)),
+        (train(), 9, SumProtection(bucket_size=3)),
+    ],
+    ids=["clear", "buckets"],
+)
+def test_workflows_are_checked_under_their_protection(
+    analysis: Workflow[Any], num_sites: int, protection: SumProtection
+) -> None:
+    sites = hospitals(num_sites)
+    assert check_workflow(analysis, sites, Roster(tuple(sites)), protection=protection) is not None
+
+
+def test_totals_that_masks_change_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = secure_sum.contribution_of
+    monkeypatch.setattr(secure_sum, "contribution_of", lambda words, *more: honest(words + np.uint64(2**60), *more))
+    with pytest.raises(AssertionError, match=r"^masked_equals_unmasked"):
+        check_workflow(mean(), SITES, ROSTER)
 
 
 @dataclass(frozen=True)

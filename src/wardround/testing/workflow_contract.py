@@ -10,13 +10,15 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from wardround.engines.protected_sums import ProtectedSums
 from wardround.engines.record import RunRecord, replay
 from wardround.engines.record_file import load_record
 from wardround.engines.simulation import HasSites, Progress, Run, Simulation
 from wardround.errors import ConfigError, DisclosureError, LocalProtocolError, WardroundError
 from wardround.privacy.disclosure import DisclosureRules
+from wardround.privacy.protection import PLAIN, SumProtection
+from wardround.privacy.secagg.terms import LEAST_SITES
 from wardround.sums import Ask, Total, Vocabulary, Workflow
-from wardround.sums.accumulator import Accumulator
 from wardround.sums.message import pack_ask, pack_total, unpack_ask, unpack_total
 from wardround.testing.fingerprint import fingerprint
 from wardround.testing.small_counts import shown_small_counts
@@ -31,7 +33,13 @@ class _CrashError(Exception):
 
 
 def check_workflow(
-    workflow: Workflow[R], sites: Mapping[str, Any], setting: HasSites, *, seed: int = 0, max_crashes: int = 5
+    workflow: Workflow[R],
+    sites: Mapping[str, Any],
+    setting: HasSites,
+    *,
+    seed: int = 0,
+    max_crashes: int = 5,
+    protection: SumProtection = PLAIN,
 ) -> R:
     """Run a workflow on these sites in every way an engine may, and compare to the last bit.
 
@@ -41,6 +49,7 @@ def check_workflow(
         setting: what the workflow is given; names the same sites.
         seed: of the sites' random generators.
         max_crashes: at how many of the rounds a crash is tried, spread evenly.
+        protection: of the sums, beside their being secure or not: what a workflow with clear asks needs, say.
 
     Returns:
         The workflow's result, for checks of one's own.
@@ -57,34 +66,47 @@ def check_workflow(
         replay_is_equal: the recorded totals alone give the same result.
         resume_is_equal: a run that crashed after a round and was resumed, from memory or from its file, gives
             the same result.
+        masked_equals_unmasked: with secure sums every total and the result are the same; needs three sites.
         arguments_are_validated: no option and no argument of a site function accepts just anything.
         hides_small_counts: under rules that hide counts, none from 1 to the floor less 1 is in `to_dict` (fields
             `num_...`, but for those of `small_counts.NOT_PEOPLE`), and the result still prints. Needs a setting with
             `disclosure`; a workflow that refuses by a `DisclosureError` or `ConfigError` shows nothing.
     """
     before = {site: fingerprint(data) for site, data in sites.items()}
-    simulation = Simulation(sites, setting, seed=seed)
+    hospitals = _Hospitals(sites, seed, dataclasses.replace(protection, secure_sums=False))
+    simulation = hospitals.simulation(setting)
     run = simulation.record(workflow)
     for site, data in sites.items():
         if fingerprint(data) != before[site]:
             _broken("site_functions_leave_their_data_alone", f"the data of {site!r} changed during a run")
-    _check_determinism(workflow, sites, setting, seed, run)
-    _Rounds(sites, seed).check(run.record)
+    _check_determinism(workflow, hospitals, setting, run)
+    _Rounds(hospitals).check(run.record)
     _check_replay(workflow, setting, run)
-    _check_resume(workflow, simulation, run, sites, seed, max_crashes)
+    _check_resume(workflow, simulation.setting, hospitals, run, max_crashes)
+    _check_masked(workflow, setting, hospitals, run)
     _check_arguments(workflow, run.record)
-    _check_small_counts(workflow, sites, setting, seed)
+    _check_small_counts(workflow, hospitals, setting)
     return run.result
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Hospitals:
+    """What every simulation of a check is made of."""
+
+    sites: Mapping[str, Any]
+    seed: int
+    protection: SumProtection
+
+    def simulation(self, setting: HasSites, **more: Any) -> Simulation:
+        return Simulation(self.sites, setting, **{"seed": self.seed, "protection": self.protection, **more})
 
 
 def _broken(guarantee: str, what: str) -> NoReturn:
     raise AssertionError(f"{guarantee}: {what}")
 
 
-def _check_determinism(
-    workflow: Workflow[R], sites: Mapping[str, Any], setting: HasSites, seed: int, run: Run[R]
-) -> None:
-    again = Simulation(sites, setting, seed=seed).record(workflow)
+def _check_determinism(workflow: Workflow[R], hospitals: _Hospitals, setting: HasSites, run: Run[R]) -> None:
+    again = hospitals.simulation(setting).record(workflow)
     if len(again.record.rounds) != len(run.record.rounds):
         _broken("is_deterministic", f"{len(run.record.rounds)} rounds, then {len(again.record.rounds)}")
     for one, other in zip(run.record.rounds, again.record.rounds, strict=True):
@@ -99,8 +121,9 @@ def _check_determinism(
 class _Rounds:
     """Does every recorded round again, in other ways."""
 
-    def __init__(self, sites: Mapping[str, Any], seed: int) -> None:
-        self._sites, self._seed = sites, seed
+    def __init__(self, hospitals: _Hospitals) -> None:
+        self._sites, self._seed = hospitals.sites, hospitals.seed
+        self._sums = ProtectedSums(tuple(self._sites), hospitals.protection, len(self._sites))
         self._states: dict[tuple[str, str], Any] = {}
 
     def check(self, record: RunRecord) -> None:
@@ -124,8 +147,8 @@ class _Rounds:
 
     def _total(self, ask: Ask[Any], number: int, *, reverse: bool) -> tuple[Total[Any], dict[tuple[str, str], Any]]:
         layout = ask.layout
-        accumulator = Accumulator(layout, len(self._sites))
-        states = {}
+        summing = self._sums.open(ask, b"", number, tuple(self._sites), {})
+        states, answers = {}, {}
         sites = list(enumerate(self._sites))
         for index, site in reversed(sites) if reverse else sites:
             rng = np.random.default_rng([self._seed, number, index])
@@ -135,8 +158,11 @@ class _Rounds:
             contribution, states[key] = ask.function.compute(self._sites[site], ask.arguments, state, rng)
             if fingerprint(state) != before:
                 _broken("site_functions_are_pure", f"{ask.function.function_id} changes the state it is given")
-            accumulator.add_flat(layout.flatten(contribution), rng)
-        return Total(accumulator.total(), tuple(self._sites)), states if ask.function.is_stateful else {}
+            answers[site] = layout.flatten(contribution), rng
+        for site in self._sites if ask.is_clear or self._sums.is_by_bucket(ask) else answers:
+            summing.add(site, *answers[site])
+        total = dataclasses.replace(summing.close(), sites=tuple(self._sites))
+        return total, states if ask.function.is_stateful else {}
 
 
 def _check_replay(workflow: Workflow[R], setting: HasSites, run: Run[R]) -> None:
@@ -150,13 +176,18 @@ def _check_replay(workflow: Workflow[R], setting: HasSites, run: Run[R]) -> None
             _broken("replay_is_equal", f"replayed from {start}, the result is another one")
 
 
+def _check_masked(workflow: Workflow[R], setting: HasSites, hospitals: _Hospitals, run: Run[R]) -> None:
+    if len(hospitals.sites) < LEAST_SITES:
+        return
+    secure = dataclasses.replace(hospitals.protection, secure_sums=True)
+    masked = hospitals.simulation(setting, protection=secure).record(workflow)
+    totals = [[pack_total(round_.total) for round_ in one.record.rounds] for one in (run, masked)]
+    if totals[0] != totals[1] or fingerprint(masked.result) != fingerprint(run.result):
+        _broken("masked_equals_unmasked", "with secure sums the totals or the result are other ones")
+
+
 def _check_resume(
-    workflow: Workflow[R],
-    simulation: Simulation,
-    run: Run[R],
-    sites: Mapping[str, Any],
-    seed: int,
-    max_crashes: int,
+    workflow: Workflow[R], setting: HasSites, hospitals: _Hospitals, run: Run[R], max_crashes: int
 ) -> None:
     num_rounds = len(run.record.rounds)
     expected = fingerprint(run.result)
@@ -165,11 +196,11 @@ def _check_resume(
         kept = dataclasses.replace(
             run.record, rounds=run.record.rounds[:number], snapshot=None, rounds_before_snapshot=0
         )
-        fresh = Simulation(sites, simulation.setting, seed=seed)
+        fresh = hospitals.simulation(setting)
         try:
             results = (
                 fresh.record(workflow, resume=kept).result,
-                _after_crash(workflow, simulation.setting, sites, seed, number),
+                _after_crash(workflow, setting, hospitals, number),
             )
         except WardroundError as error:
             raise AssertionError(f"resume_is_equal: after a crash in round {number}: {error}") from error
@@ -177,7 +208,7 @@ def _check_resume(
             _broken("resume_is_equal", f"after a crash in round {number} the result is another one")
 
 
-def _after_crash(workflow: Workflow[R], setting: HasSites, sites: Mapping[str, Any], seed: int, number: int) -> R:
+def _after_crash(workflow: Workflow[R], setting: HasSites, hospitals: _Hospitals, number: int) -> R:
     """Result of a run that ended when round `number` was on disk, and was resumed from its file."""
     asked: dict[str, Any] = {}
 
@@ -186,7 +217,7 @@ def _after_crash(workflow: Workflow[R], setting: HasSites, sites: Mapping[str, A
         if progress.round.number == number:
             raise _CrashError
 
-    simulation = Simulation(sites, setting, seed=seed, progress=crash)
+    simulation = hospitals.simulation(setting, progress=crash)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "crashed.run"
         try:
@@ -197,14 +228,14 @@ def _after_crash(workflow: Workflow[R], setting: HasSites, sites: Mapping[str, A
         return simulation.record(workflow, resume=record, save_to=path).result
 
 
-def _check_small_counts(workflow: Workflow[Any], sites: Mapping[str, Any], setting: HasSites, seed: int) -> None:
+def _check_small_counts(workflow: Workflow[Any], hospitals: _Hospitals, setting: HasSites) -> None:
     rules = getattr(setting, "disclosure", None)
     if not isinstance(rules, DisclosureRules):
         return
     for minimum_cell in _FLOORS:
         hiding: Any = dataclasses.replace(setting, disclosure=dataclasses.replace(rules, minimum_cell=minimum_cell))  # type: ignore[type-var]
         try:
-            result = Simulation(sites, hiding, seed=seed).run(workflow)
+            result = hospitals.simulation(hiding).run(workflow)
         except (DisclosureError, ConfigError):
             continue
         if not hasattr(result, "to_dict"):
