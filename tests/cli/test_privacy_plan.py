@@ -118,7 +118,9 @@ def test_without_a_contract_there_are_terms_alone(plan):
 
 
 def test_dropouts_and_colluders_stand_in_words(plan, run, study_file):
-    text = TWO.replace("[[analysis]]", "minimum_sites = 8\n[privacy]\ncolluding_sites = 2\n[[analysis]]", 1)
+    text = TWO.replace(
+        "[[analysis]]", "minimum_sites = 8\n[privacy]\ncolluding_sites = 2\nallows_repeats = true\n[[analysis]]", 1
+    )
     document = plan(text, "--sites", 10)
     assert (document["privacy"]["sum"]["may_drop"], document["privacy"]["colluding_sites"]) == (2, 2)
     assert "at least 8 sites" in document["summary"]
@@ -210,7 +212,7 @@ def test_a_clear_question_has_one_leg():
 
 
 def test_dropouts_cost_the_coordinator_more():
-    pricing = Pricing(SumsInWords.of(SumProtection(), 10, 7), lambda terms: SPEEDS)
+    pricing = Pricing(SumsInWords.of(SumProtection(allows_repeats=False), 10, 7), lambda terms: SPEEDS)
     priced = pricing.of("a", "A", [question(10**6)])
     assert priced.coordinator_seconds_with_dropouts > priced.coordinator_seconds > 0
     assert pricing.of("a", "A", []).traffic == cost.NO_TRAFFIC

@@ -1,6 +1,7 @@
 """`wardround run`: what it prints, writes and returns."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -59,9 +60,17 @@ def test_text_is_each_summary_under_its_heading(run, folder, study_file):
 def test_the_record_replays_to_the_result(run, folder, study_file, tmp_path):
     path = study_file()
     kept = tmp_path / "kept" / "here"
-    document = json.loads(run("run", path, "--simulate", folder, "--json", "--record", kept).stdout)
-    (file,) = kept.iterdir()
+    done = run("run", path, "--simulate", folder, "--json", "--record", kept)
+    document = json.loads(done.stdout)
+    file, transcript = sorted(kept.iterdir())
     assert file.name == "001-glm.wardround-run"
+    assert transcript.name == "secure-sums.wardround-transcript"
+    fingerprint = re.search(
+        r"transcript: .*secure-sums.wardround-transcript \(fingerprint ([0-9a-f]{64})\)", done.stderr
+    )
+    assert fingerprint
+    assert "verified" in run("audit", "verify", transcript, "--fingerprint", fingerprint[1]).stdout.lower()
+    assert run("audit", "verify", transcript, "--fingerprint", "0" * 64).exit_code == 1
     vocabulary = installed_vocabulary()
     record = load_record(file, vocabulary)
     (analysis,) = parse_study(path.read_text(encoding="utf-8"), vocabulary).analyses

@@ -217,13 +217,13 @@ def test_a_simulation_keeps_transcripts(tmp_path: Path) -> None:
         seed=3,
     )
     result = simulation.run(mean(rounds=4))
-    (path,) = simulation.close_transcripts()
-    account = verify_file(path)
+    (closed,) = simulation.close_transcripts()
+    account = verify_file(closed.path, fingerprint=bytes.fromhex(closed.fingerprint))
     assert account.is_closed
     assert [site.name for site in account.manifest.roster] == list(names)
     assert [(one.round, one.outcome) for one in account.rounds] == [(n, Outcome.TOTAL) for n in (1, 2, 3, 4)]
     assert [one.dropped for one in account.rounds] == [(), (0,), (0,), (3,)]
     assert [one.num_releases for one in account.rounds] == [7, 6, 5, 5]
     assert [len(one.roster) for one in account.rounds] == [7, 7, 7, 6]
-    text = path.read_text(encoding="ascii")
+    text = closed.path.read_text(encoding="ascii")
     assert not any(repr(value) in text for value in result)

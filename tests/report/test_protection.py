@@ -110,7 +110,7 @@ def test_titles_in_a_sentence(titles, expected):
 
 
 def test_the_report_shows_it(outcome):
-    section = shown(outcome, SumProtection(), minimum_sites=8)
+    section = shown(outcome, SumProtection(allows_repeats=False), minimum_sites=8)
     assert "never what one hospital contributes" in section
     assert "No: no analysis may ask a hospital for its own contribution in clear." in section
     assert "went three times to and fro" in section
