@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardround.privacy.secagg import cost
-from wardround.privacy.secagg.cost import Speeds, plain_traffic, round_traffic, setup_traffic
+from wardround.privacy.secagg.context import opening_bytes
+from wardround.privacy.secagg.cost import Speeds, plain_traffic, round_traffic, setup_traffic, upload_bytes
+from wardround.privacy.secagg.manifest import ADVERTISEMENT_BYTES, encapsulation_bytes
+from wardround.privacy.secagg.messages import (
+    CONSISTENCY_BYTES,
+    agreement_bytes,
+    masked_input_bytes,
+    survivors_bytes,
+    unmask_bytes,
+)
 from wardround.privacy.secagg.terms import Terms
 
 MIB = 2**20
@@ -27,26 +36,25 @@ SPEEDS = Speeds(
 
 
 def test_sizes_of_the_set_up():
-    # WRSA, version, kind; version, study digest, coordinator's key, n t u_min c, is_strict, allows_repeats; name, key
-    assert cost.manifest_bytes(["Süd", "A"]) == 4 + 2 + (1 + 32 + 32 + 8 + 2) + (2 + 4 + 32) + (2 + 1 + 32)
-    assert cost.advertise_keys_bytes() == 6 + 2 + 32 + 1184 + 64
-    assert cost.encapsulate_bytes(5, 0) == 6 + 2 + 32 + 4 * 1088 + 64
-    assert cost.encapsulate_bytes(5, 4) == 6 + 2 + 32 + 64
+    assert ADVERTISEMENT_BYTES == 6 + 2 + 32 + 1184 + 64
+    assert encapsulation_bytes(5, 0) == 6 + 2 + 32 + 4 * 1088 + 64
+    assert encapsulation_bytes(5, 4) == 6 + 2 + 32 + 64
 
 
 def test_sizes_of_a_round():
-    assert cost.opening_bytes(4) == 6 + 16 + 4 + 2 + 2 + 4 * 2 + 64
+    assert opening_bytes(4) == 6 + 16 + 4 + 2 + 2 + 4 * 2 + 64
     # ctx, i, words, chunks; a hash a chunk; seed and share commitments; sealed blobs of m shares; signature
     blob = 12 + 4 * 36 + 16
-    assert cost.masked_input_bytes(4, 800) == 6 + (32 + 2 + 8 + 4) + 32 + 4 * 32 + 16 * 16 + 4 * blob + 64
-    assert cost.masked_input_bytes(4, 2 * MIB + 8) - cost.masked_input_bytes(4, 800) == 2 * 32
-    assert cost.chunks_bytes(2 * MIB + 8) == 3 * (6 + 32 + 2 + 4) + 2 * MIB + 8
-    assert cost.chunks_bytes(0) == 0
-    assert cost.survivors_bytes(4, 3) == 6 + 32 + 2 + 2 + 3 * (2 + 32 + 32 + 64 + (2 + 2) * 32 + blob) + 64
-    assert cost.consistency_bytes() == 6 + 32 + 2 + 32 + 64
-    assert cost.agreement_bytes(3) == 6 + 32 + 2 + 3 * (2 + 64) + 64
-    assert cost.unmask_bytes(4, 3) == 6 + 32 + 2 + 32 + 3 * 2 * 36 + 64
-    assert cost.unmask_bytes(4, 4) == 6 + 32 + 2 + 32 + 4 * 36 + 64
+    masked = 6 + (32 + 2 + 8 + 4) + 4 * 32 + 16 * 16 + 4 * blob + 64
+    assert masked_input_bytes(4, 100) == masked + 32
+    chunk = 6 + 32 + 2 + 4
+    assert upload_bytes(4, 2 * MIB + 8) == masked + 3 * (32 + chunk) + 2 * MIB + 8
+    assert upload_bytes(4, 0) == masked
+    assert survivors_bytes(4, 3) == 6 + 32 + 2 + 2 + 3 * (2 + 32 + 32 + 64 + (2 + 2) * 32 + blob) + 64
+    assert CONSISTENCY_BYTES == 6 + 32 + 2 + 32 + 64
+    assert agreement_bytes(3) == 6 + 32 + 2 + 3 * (2 + 64) + 64
+    assert unmask_bytes(4, 3) == 6 + 32 + 2 + 32 + 3 * 2 * 36 + 64
+    assert unmask_bytes(4, 4) == 6 + 32 + 2 + 32 + 4 * 36 + 64
 
 
 @given(num_sites=st.integers(3, 60), vector=st.integers(0, 10**7), ask=st.integers(1, 10**6), data=st.data())
@@ -57,7 +65,7 @@ def test_what_all_send_is_what_the_coordinator_is_sent(num_sites, vector, ask, d
     left = num_sites - dropped
     assert traffic.coordinator_down == left * traffic.site_up
     assert traffic.site_up >= vector
-    lost = dropped * (cost.opening_bytes(num_sites) + ask)
+    lost = dropped * (opening_bytes(num_sites) + ask)
     assert traffic.coordinator_up == left * traffic.site_down + lost
 
 
@@ -65,15 +73,15 @@ def test_strict_costs_a_leg_and_its_messages():
     strict = round_traffic(Terms.of(6), 800, 100)
     two = round_traffic(Terms.of(6, is_strict=False), 800, 100)
     assert (strict.legs, two.legs) == (3, 2)
-    assert strict.site_up - two.site_up == cost.consistency_bytes()
-    assert strict.site_down - two.site_down == cost.agreement_bytes(6)
+    assert strict.site_up - two.site_up == CONSISTENCY_BYTES
+    assert strict.site_down - two.site_down == agreement_bytes(6)
 
 
 def test_the_set_up_goes_to_every_site():
     traffic = setup_traffic(10)
-    whole = 10 * cost.advertise_keys_bytes() + sum(cost.encapsulate_bytes(10, index) for index in range(10))
+    whole = 10 * ADVERTISEMENT_BYTES + sum(encapsulation_bytes(10, index) for index in range(10))
     assert (traffic.site_down, traffic.coordinator_down, traffic.coordinator_up) == (whole, whole, 10 * whole)
-    assert traffic.site_up == cost.advertise_keys_bytes() + cost.encapsulate_bytes(10, 0)
+    assert traffic.site_up == ADVERTISEMENT_BYTES + encapsulation_bytes(10, 0)
 
 
 def test_traffic_adds_up():

@@ -6,86 +6,29 @@ All sizes are in bytes and hold the frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wardround.privacy.secagg.context import opening_bytes
+from wardround.privacy.secagg.manifest import ADVERTISEMENT_BYTES, encapsulation_bytes
+from wardround.privacy.secagg.messages import (
+    CHUNK_HEAD_BYTES,
+    CONSISTENCY_BYTES,
+    agreement_bytes,
+    masked_input_bytes,
+    num_chunks,
+    survivors_bytes,
+    unmask_bytes,
+)
 from wardround.privacy.secagg.terms import Terms
-
-FRAME_BYTES = 6
-CHUNK_BYTES = 8 * 2**17
-_U8, _U16, _U32, _U64 = 1, 2, 4, 8
-_DIGEST, _KEY, _SIGNATURE = 32, 32, 64
-_MLKEM_KEY, _MLKEM_CIPHERTEXT = 1184, 1088
-_RUN = 16
-_SEED_COMMITMENT, _SHARE_COMMITMENT = 32, 16
-_SHARE = 36
-_SEAL = 12 + 16
-# A site's message of a round begins with the context and its index.
-_HEAD = FRAME_BYTES + _DIGEST + _U16
 
 STRICT_LEGS, TWO_LEGS, PLAIN_LEGS = 3, 2, 1
 """How often a round goes to and fro between a site and the coordinator."""
 
 
-def manifest_bytes(names: Sequence[str]) -> int:
-    """Size of the manifest of sites of these names."""
-    head = _U8 + _DIGEST + _KEY + 4 * _U16 + 2 * _U8
-    return FRAME_BYTES + head + sum(_U16 + len(name.encode()) + _KEY for name in names)
-
-
-def advertise_keys_bytes() -> int:
-    """Size of advertise_keys."""
-    return FRAME_BYTES + _U16 + _KEY + _MLKEM_KEY + _SIGNATURE
-
-
-def encapsulate_bytes(num_sites: int, index: int) -> int:
-    """Size of encapsulate of the site with this index (from 0)."""
-    return FRAME_BYTES + _U16 + _DIGEST + (num_sites - 1 - index) * _MLKEM_CIPHERTEXT + _SIGNATURE
-
-
-def opening_bytes(num_in_round: int) -> int:
-    """Size of opening to a round of so many sites; the ask travels beside it."""
-    return FRAME_BYTES + _RUN + _U32 + _U16 + _U16 + num_in_round * _U16 + _SIGNATURE
-
-
-def num_chunks(vector_bytes: int) -> int:
-    """Chunks that a vector travels in."""
-    return -(-vector_bytes // CHUNK_BYTES)
-
-
-def masked_input_bytes(num_in_round: int, vector_bytes: int) -> int:
-    """Size of masked_input, without the chunks of its vector."""
-    commitments = num_in_round * _SEED_COMMITMENT + num_in_round**2 * _SHARE_COMMITMENT
-    blobs = num_in_round * (_SEAL + num_in_round * _SHARE)
-    return _HEAD + _U64 + _U32 + num_chunks(vector_bytes) * _DIGEST + commitments + blobs + _SIGNATURE
-
-
-def chunks_bytes(vector_bytes: int) -> int:
-    """Size of all chunks of a vector together."""
-    return num_chunks(vector_bytes) * (_HEAD + _U32) + vector_bytes
-
-
-def survivors_bytes(num_in_round: int, num_survivors: int) -> int:
-    """Size of survivors, of which each survivor gets its own."""
-    proof = (2 + (num_in_round - 1).bit_length()) * _DIGEST
-    each = _U16 + 2 * _DIGEST + _SIGNATURE + proof + _SEAL + num_in_round * _SHARE
-    return _HEAD + _U16 + num_survivors * each + _SIGNATURE
-
-
-def consistency_bytes() -> int:
-    """Size of consistency."""
-    return _HEAD + _DIGEST + _SIGNATURE
-
-
-def agreement_bytes(num_signers: int) -> int:
-    """Size of agreement with the signatures of so many survivors."""
-    return FRAME_BYTES + _DIGEST + _U16 + num_signers * (_U16 + _SIGNATURE) + _SIGNATURE
-
-
-def unmask_bytes(num_in_round: int, num_survivors: int) -> int:
-    """Size of unmask: a share of each survivor's self mask, and of each of its masks with one that dropped out."""
-    num_shares = num_survivors * (1 + num_in_round - num_survivors)
-    return _HEAD + _DIGEST + num_shares * _SHARE + _SIGNATURE
+def upload_bytes(num_in_round: int, vector_bytes: int) -> int:
+    """Size of masked_input and of all chunks of its vector."""
+    num_words = vector_bytes // 8
+    return masked_input_bytes(num_in_round, num_words) + num_chunks(num_words) * CHUNK_HEAD_BYTES + vector_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +64,11 @@ NO_TRAFFIC = Traffic(legs=0, site_up=0, site_down=0, coordinator_up=0, coordinat
 
 def setup_traffic(num_sites: int) -> Traffic:
     """Of the set-up, once a study, without the manifest, which people hand on: every key goes to every site."""
-    advertised = num_sites * advertise_keys_bytes()
-    encapsulated = sum(encapsulate_bytes(num_sites, index) for index in range(num_sites))
+    advertised = num_sites * ADVERTISEMENT_BYTES
+    encapsulated = sum(encapsulation_bytes(num_sites, index) for index in range(num_sites))
     return Traffic(
         legs=2,
-        site_up=advertise_keys_bytes() + encapsulate_bytes(num_sites, 0),
+        site_up=ADVERTISEMENT_BYTES + encapsulation_bytes(num_sites, 0),
         site_down=advertised + encapsulated,
         coordinator_up=num_sites * (advertised + encapsulated),
         coordinator_down=advertised + encapsulated,
@@ -143,8 +86,7 @@ def round_traffic(terms: Terms, vector_bytes: int, ask_bytes: int, *, num_droppe
     """
     asked, left = terms.num_sites, terms.num_sites - num_dropped
     opened = opening_bytes(asked) + ask_bytes
-    upload = masked_input_bytes(asked, vector_bytes) + chunks_bytes(vector_bytes)
-    up = upload + unmask_bytes(asked, left) + (consistency_bytes() if terms.is_strict else 0)
+    up = upload_bytes(asked, vector_bytes) + unmask_bytes(asked, left) + (CONSISTENCY_BYTES if terms.is_strict else 0)
     down = survivors_bytes(asked, left) + (agreement_bytes(left) if terms.is_strict else 0)
     return Traffic(
         legs=STRICT_LEGS if terms.is_strict else TWO_LEGS,

@@ -19,6 +19,7 @@ from wardround.privacy.secagg.manifest import Manifest
 from wardround.privacy.secagg.shamir import SHARE_BYTES
 from wardround.privacy.secagg.upload import (
     CHUNK_BYTES,
+    CHUNK_HEAD_BYTES,
     Chunk,
     Evidence,
     MaskedInput,
@@ -32,6 +33,7 @@ from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES
 
 __all__ = [
     "CHUNK_BYTES",
+    "CHUNK_HEAD_BYTES",
     "Agreement",
     "Chunk",
     "Consistency",
@@ -259,7 +261,7 @@ class Unmask:
     context: bytes
     sender: int
     survivors_digest: bytes
-    shares: bytes
+    shares: bytes = field(repr=False)
     signature: bytes = b""
 
     def signed(self, manifest: Manifest, signing: SigningKey) -> bytes:

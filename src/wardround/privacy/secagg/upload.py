@@ -27,6 +27,8 @@ from wardround.privacy.secagg.vector import CHUNK_WORDS, chunks
 from wardround.privacy.secagg.wire import DIGEST_BYTES, FRAME_BYTES, Kind, Reader, Writer, digest, u16, u64
 
 CHUNK_BYTES = 8 * CHUNK_WORDS
+CHUNK_HEAD_BYTES = FRAME_BYTES + DIGEST_BYTES + 2 + 4
+"""What a chunk message has beside its words."""
 
 
 def blob_bytes(num_in_round: int) -> int:
@@ -193,6 +195,6 @@ class Chunk:
     @classmethod
     def from_bytes(cls, message: bytes, peer: str) -> Chunk:
         """Parse; whether its hash is the announced one is the coordinator machine's business. Raises likewise."""
-        limit = FRAME_BYTES + DIGEST_BYTES + 2 + 4 + CHUNK_BYTES
+        limit = CHUNK_HEAD_BYTES + CHUNK_BYTES
         reader = Reader(message, Kind.CHUNK, peer, max_bytes=limit)
         return cls(context=reader.raw(DIGEST_BYTES), sender=reader.u16(), number=reader.u32(), content=reader.rest())
