@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
+from wardround.analytics.coefficient_table import coefficient_table, estimate_text
 from wardround.analytics.glm_result import Coefficient, GLMResult, HypothesisTest
 from wardround.analytics.journal_text import (
-    ABSENT,
     count_text,
     fixed_text,
-    interval_text,
     listed,
     p_text,
     percent_text,
     plain_term,
-    ratio_interval,
 )
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
 
@@ -86,7 +82,9 @@ def glm_headlines(result: GLMResult) -> tuple[str, ...]:
     if not clear:
         return (f"No coefficient of the model for {outcome} differs from zero at the {100 * level:.3g}% level.",)
     name = RATIO_NAMES.get(result.link, "Coefficient").lower()
-    parts = [f"{plain_term(c.term)} {_estimate(c, result)}" for c in clear[:_MOST_NAMED]]
+    parts = [
+        f"{plain_term(c.term)} {estimate_text(c, is_ratio=result.link in RATIO_NAMES)}" for c in clear[:_MOST_NAMED]
+    ]
     more = f"; {len(clear) - _MOST_NAMED} more are in the table" if len(clear) > _MOST_NAMED else ""
     said = f"{outcome}: {name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}{more}."
     return (said[:1].upper() + said[1:],)
@@ -108,7 +106,14 @@ def glm_exhibits(result: GLMResult) -> tuple[Exhibit, ...]:
     note = f"Model: {result.formula}."
     if any(":" in plain_term(c.term) for c in _shown(result)):
         note += " A level is compared with the first level of its variable, which has no row."
-    exhibits.append(TableExhibit(title=f"Model of {outcome}", frame=_coefficients(result), note=note, kind="forest"))
+    exhibits.append(
+        TableExhibit(
+            title=f"Model of {outcome}",
+            frame=coefficient_table(result.terms, result.confidence, RATIO_NAMES.get(result.link)),
+            note=note,
+            kind="forest",
+        )
+    )
     several = [test for test in result.tests if test.df > 1]
     if several:
         exhibits.append(TableExhibit(title=f"Tests of terms of several coefficients, {outcome}", frame=_tests(several)))
@@ -121,29 +126,6 @@ def _outcome(result: GLMResult) -> str:
 
 def _shown(result: GLMResult) -> list[Coefficient]:
     return [coefficient for coefficient in result.terms if coefficient.term != "Intercept"]
-
-
-def _estimate(c: Coefficient, result: GLMResult) -> str:
-    import numpy as np
-
-    if result.link not in RATIO_NAMES:
-        return interval_text(c.estimate, c.low, c.high)
-    with np.errstate(over="ignore"):
-        estimate, low, high = np.exp([c.estimate, c.low, c.high]).tolist()
-    return ratio_interval(estimate, low, high)
-
-
-def _coefficients(result: GLMResult) -> pd.DataFrame:
-    """As journals print them: the ratio with its interval in one cell, beside coefficient, error and p-value."""
-    interval = f"({percent_text(result.confidence)} CI)"
-    rows: list[dict[str, Any]] = []
-    for c in result.terms:
-        row: dict[str, Any] = {f"Coefficient {interval}": interval_text(c.estimate, c.low, c.high)}
-        if result.link in RATIO_NAMES:
-            ratio = ABSENT if c.term == "Intercept" else _estimate(c, result)
-            row = {f"{RATIO_NAMES[result.link]} {interval}": ratio, "Coefficient": c.estimate}
-        rows.append({**row, "Standard error": c.standard_error, "P value": p_text(c.p_value)})
-    return pd.DataFrame(rows, index=pd.Index([plain_term(c.term) for c in result.terms], name=""))
 
 
 def _tests(tests: list[HypothesisTest]) -> pd.DataFrame:

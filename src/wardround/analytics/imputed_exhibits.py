@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from wardround.analytics.coefficient_table import estimate_text
 from wardround.analytics.glm_exhibits import RATIO_NAMES
-from wardround.analytics.imputed_result import CompleteCaseTerm, ImputedResult, ImputedVariable, PooledTerm
+from wardround.analytics.imputed_result import ImputedResult, ImputedVariable, PooledTerm
 from wardround.analytics.journal_text import (
     ABSENT,
     fixed_text,
-    interval_text,
     listed,
     p_text,
     percent_text,
     plain_term,
-    ratio_interval,
 )
 from wardround.analytics.result import Exhibit, FigureExhibit, TableExhibit
 
@@ -116,7 +115,7 @@ def imputed_headlines(result: ImputedResult) -> tuple[str, ...]:
     clear = sorted((t for t in _shown(result) if t.p_value < level), key=lambda t: t.p_value)
     if clear:
         name = ratio_name(result).lower()
-        parts = [f"{plain_term(t.term)} {_estimate(t, result)}" for t in clear[:4]]
+        parts = [f"{plain_term(t.term)} {estimate_text(t, is_ratio=result.link in RATIO_NAMES)}" for t in clear[:4]]
         told.append(f"{_outcome(result)}: {name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}.")
     return tuple(told)
 
@@ -169,23 +168,21 @@ def _shown(result: ImputedResult) -> list[PooledTerm]:
     return [term for term in result.terms if term.term != "Intercept"]
 
 
-def _estimate(term: PooledTerm | CompleteCaseTerm, result: ImputedResult) -> str:
-    if result.link not in RATIO_NAMES:
-        return interval_text(term.estimate, term.low, term.high)
-    with np.errstate(over="ignore"):
-        estimate, low, high = np.exp([term.estimate, term.low, term.high]).tolist()
-    return ratio_interval(estimate, low, high)
-
-
 def _coefficients(result: ImputedResult) -> pd.DataFrame:
     name = f"{ratio_name(result)} ({percent_text(result.confidence)} CI)"
     complete = {term.term: term for term in result.complete_cases or ()}
     rows = {}
     for term in _shown(result):
-        row = {name: _estimate(term, result), "p": p_text(term.p_value), "FMI": fixed_text(term.fmi, 2)}
+        row = {
+            name: estimate_text(term, is_ratio=result.link in RATIO_NAMES),
+            "p": p_text(term.p_value),
+            "FMI": fixed_text(term.fmi, 2),
+        }
         if result.complete_cases is not None:
             other = complete.get(term.term)
-            row["Complete records only"] = ABSENT if other is None else _estimate(other, result)
+            row["Complete records only"] = (
+                ABSENT if other is None else estimate_text(other, is_ratio=result.link in RATIO_NAMES)
+            )
         rows[plain_term(term.term)] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from wardround.analytics.coefficient_table import coefficient_table, estimate_text
 from wardround.analytics.forest_plot import LARGEST_RATIO, plain_ticks, shorten, write_beside
 from wardround.analytics.glm_result import Coefficient
 from wardround.analytics.journal_text import (
@@ -16,7 +17,6 @@ from wardround.analytics.journal_text import (
     fixed_text,
     interval_text,
     p_relation,
-    p_text,
     percent_text,
     plain_term,
     ratio_interval,
@@ -93,7 +93,9 @@ def mixed_headlines(result: MixedResult) -> tuple[str, ...]:
         kind = "odds" if result.family == "binomial" else "rate"
         differ += f"; median {kind} ratio {result.median_odds_ratio:.2f}"
     shown = sorted((c for c in _slopes(result) if c.p_value < 1 - result.confidence), key=lambda c: -abs(c.statistic))
-    parts = [f"{plain_term(c.term)} {_estimate(c, result)}" for c in shown[:_MOST_NAMED]]
+    parts = [
+        f"{plain_term(c.term)} {estimate_text(c, is_ratio=result.link in RATIO_NAMES)}" for c in shown[:_MOST_NAMED]
+    ]
     name = RATIO_NAMES.get(result.link, "Coefficient")
     clear = (f"{name} ({percent_text(result.confidence)} CI) of {'; '.join(parts)}.",) if parts else ()
     return (f"{differ}, P {p_relation(result.test.p_value)}.", *clear)
@@ -125,7 +127,12 @@ def mixed_exhibits(result: MixedResult) -> tuple[Exhibit, ...]:
         )
     note = f"Model: {result.formula}, random effects {result.random} by site. {result.method}."
     exhibits.append(
-        TableExhibit(title=f"Mixed model of {outcome}", frame=_coefficients(result), note=note, kind="forest")
+        TableExhibit(
+            title=f"Mixed model of {outcome}",
+            frame=coefficient_table(result.terms, result.confidence, RATIO_NAMES.get(result.link)),
+            note=note,
+            kind="forest",
+        )
     )
     exhibits.append(
         TableExhibit(
@@ -140,25 +147,6 @@ def mixed_exhibits(result: MixedResult) -> tuple[Exhibit, ...]:
 
 def _slopes(result: MixedResult) -> list[Coefficient]:
     return [coefficient for coefficient in result.terms if coefficient.term != "Intercept"]
-
-
-def _estimate(c: Coefficient, result: MixedResult) -> str:
-    if result.link not in RATIO_NAMES:
-        return interval_text(c.estimate, c.low, c.high)
-    with np.errstate(over="ignore"):
-        return ratio_interval(*np.exp([c.estimate, c.low, c.high]).tolist())
-
-
-def _coefficients(result: MixedResult) -> pd.DataFrame:
-    interval = f"({percent_text(result.confidence)} CI)"
-    rows: list[dict[str, Any]] = []
-    for c in result.terms:
-        row: dict[str, Any] = {f"Coefficient {interval}": interval_text(c.estimate, c.low, c.high)}
-        if result.link in RATIO_NAMES:
-            ratio = ABSENT if c.term == "Intercept" else _estimate(c, result)
-            row = {f"{RATIO_NAMES[result.link]} {interval}": ratio, "Coefficient": c.estimate}
-        rows.append({**row, "Standard error": c.standard_error, "P value": p_text(c.p_value)})
-    return pd.DataFrame(rows, index=pd.Index([plain_term(c.term) for c in result.terms], name=""))
 
 
 def _between(result: MixedResult) -> pd.DataFrame:
