@@ -529,7 +529,7 @@ def test_messages_of_the_set_up_that_come_twice_late_or_for_another():
             coordinator_setup.step(state, event)
         assert (caught.value.rule, caught.value.peer) == (rule, peer)
 
-    refused(SetUpArrived(0, setup.encapsulations[0]), "malformed", COORDINATOR)
+    refused(SetUpArrived(0, setup.encapsulations[0]), "malformed", "site 0")
     refused(SetUpArrived(3, setup.advertisements[0]), "unknown_peer", "3")
     refused(SetUpArrived(1, setup.advertisements[0]), "unknown_peer", "site 1")
     with pytest.raises(LocalProtocolError, match="site 0, site 1, site 2 must enrol"):
@@ -542,7 +542,7 @@ def test_messages_of_the_set_up_that_come_twice_late_or_for_another():
         state, effects = coordinator_setup.step(state, SetUpArrived(index, setup.advertisements[index]))
     assert effects[0].messages == setup.advertisements
     assert coordinator_setup.step(state, SetUpArrived(0, setup.advertisements[0])) == (state, ())
-    refused(SetUpArrived(0, other), "malformed", COORDINATOR)
+    refused(SetUpArrived(0, other), "malformed", "site 0")
     refused(SetUpArrived(2, setup.encapsulations[1]), "unknown_peer", "site 2")
     for index in range(3):
         state, effects = coordinator_setup.step(state, SetUpArrived(index, setup.encapsulations[index]))

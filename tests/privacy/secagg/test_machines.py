@@ -19,6 +19,7 @@ from wardround.errors import LocalProtocolError
 from wardround.privacy.secagg import coordinator, site
 from wardround.privacy.secagg.context import Opening
 from wardround.privacy.secagg.coordinator import Closed, Phase
+from wardround.privacy.secagg.messages import Unmask
 from wardround.privacy.secagg.site import SiteSecrets, SiteState
 from wardround.privacy.secagg.terms import Terms
 from wardround.sums import Array, Contribution, exact
@@ -314,3 +315,6 @@ def test_no_secret_is_shown():
     for secret in secrets:
         assert repr(secret)[2:-1] not in shown
         assert secret.hex() not in shown
+    unmask = Unmask.from_bytes(machines.answer(0), machines.manifest, "site 0", 3, 3)
+    assert unmask.shares[:20]
+    assert repr(unmask.shares[:20])[2:-1] not in repr(unmask)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.privacy.secagg.two_machines import ASK, TwoMachines, strict, two_leg
+from wardround.errors import MessageRefusedError
 from wardround.privacy.secagg import site
 from wardround.privacy.secagg.coordinator import Phase
 from wardround.privacy.secagg.site import SiteState
@@ -34,6 +35,15 @@ def test_same_ask_has_one_total(mode):
 def test_the_same_ask_over_the_same_sites_has_the_same_total(mode):
     machines = TwoMachines(5, mode(5)).open().finish()
     machines.open(2, ask=ASK).finish()
+
+
+@MODES
+def test_after_a_total_without_a_site_the_same_is_asked_of_those_again(mode):
+    machines = asked_again(TwoMachines(5, mode(5)), 1).finish()
+    machines.open(2, ask=ASK).upload_all().close()
+    with pytest.raises(MessageRefusedError, match=r"just those again \(site 0, site 1, site 2, site 3\)"):
+        machines.answer(0)
+    machines.open(3, roster=OTHERS, ask=ASK).upload_all().finish()
 
 
 @MODES

@@ -93,12 +93,12 @@ def step(state: SetUpState, event: SetUpArrived) -> tuple[SetUpState, SetUpEffec
     if event.message in (state.advertisements.get(event.site), state.encapsulations.get(event.site)):
         return state, ()  # the site was stopped, and does not know that it had sent it
     if state.phase == SetUpPhase.ADVERTISE_KEYS:
-        _check_sender(Advertisement.from_bytes(event.message, state.manifest).index, event.site, name)
+        _check_sender(Advertisement.from_bytes(event.message, state.manifest, peer=name).index, event.site, name)
         _check_first(state.advertisements, event, name)
         known = replace(state, advertisements={**state.advertisements, event.site: event.message})
         return _advanced(known, SetUpPhase.ENCAPSULATE)
     if state.phase == SetUpPhase.ENCAPSULATE:
-        message = Encapsulations.from_bytes(event.message, state.manifest)
+        message = Encapsulations.from_bytes(event.message, state.manifest, peer=name)
         _check_sender(message.index, event.site, name)
         if message.keys_digest != keys_digest(state.bundle):
             raise MessageRefusedError("manifest", name, "it is for other keys than those that were advertised")

@@ -278,13 +278,15 @@ def _check_survivors(state: SiteState, memory: RoundMemory, survivors: Survivors
 
 def _check_same_ask(state: SiteState, memory: RoundMemory, survivors: tuple[int, ...]) -> None:
     ask = memory.opening.broadcast_digest.hex()
-    if state.answered.get(ask, survivors) != survivors and not state.manifest.terms.allows_repeats:
+    before = state.answered.get(ask, survivors)
+    if before != survivors and not state.manifest.terms.allows_repeats:
+        names = ", ".join(state.manifest.name_of(index) for index in before)
         raise MessageRefusedError(
             "same_ask",
             COORDINATOR,
             "the same was asked before and summed over other sites; the difference of the two totals would be what the "
-            "sites contributed that are in one of them alone. Run again with all sites, or let all sites agree to "
-            "allows_repeats = true",
+            f"sites contributed that are in one of them alone. Ask it of just those again ({names}), or let all sites "
+            "agree to allows_repeats = true",
         )
     if ask not in state.answered and len(state.answered) >= MAX_ANSWERS:
         raise MessageRefusedError("replayed", COORDINATOR, f"the study has had {MAX_ANSWERS} asks; set up a new one")
