@@ -91,7 +91,7 @@ def test_a_transcript_that_is_not_closed_is_told_and_not_accepted(run, transcrip
     path = transcript([*lines[:-5], lines[-5][:40]])
     done = run("audit", "verify", path)
     assert done.exit_code == 1
-    assert "NOT CLOSED" in done.stdout
+    assert "verified as far as it goes: it is NOT CLOSED\n" in done.stdout
     assert "not whole (40 bytes)" in done.stdout
     assert "not finished; 4 sites were asked" in done.stdout
     assert "not closed; --unfinished accepts" in done.stderr

@@ -129,6 +129,14 @@ def test_dropouts_and_colluders_stand_in_words(plan, run, study_file):
     assert "could get the sum over as few as" in " ".join(said.split())
 
 
+def test_what_may_go_round_the_sums_is_said(plan, run, study_file):
+    text = STUDY + "[privacy]\nallows_clear = true\n[disclosure]\nallows_site_results = true\n"
+    question = "Does anything go round the sums?"
+    assert question in [one["question"] for one in plan(text, "--sites", 5)["answers"]]
+    assert question in run("privacy", "plan", study_file(text), "--sites", 5).stdout
+    assert question not in run("privacy", "plan", study_file(), "--sites", 5).stdout
+
+
 def test_sums_in_clear_have_no_set_up(plan, folder):
     document = plan(IN_CLEAR, "--simulate", folder)
     assert document["set_up"] is document["speeds"] is document["privacy"]["sum"] is None

@@ -28,6 +28,10 @@ def test_a_hospitals_rules_keep_it_out(run, folder, study_file, rules):
     assert document["cohort"]["sites"] == ["$North$", "Süd·Zürich"]
     assert document["disclosure"]["minimum_rows_site"] == 100
     assert document["site_disclosure"]["West"]["preset"] == "hospital (changed) and standard"
+    text = run("run", two, "--simulate", folder).stdout
+    assert "at 2 sites: $North$, Süd·Zürich\nWithout West, as is said below.\n" in text
+    run("run", two, "--simulate", folder, "--report", folder.parent / "report.html")
+    assert "<dt>of 3 hospitals</dt><dd>2</dd>" in (folder.parent / "report.html").read_text(encoding="utf-8")
 
 
 def test_rules_that_loosen_change_nothing(run, folder, study_file, rules):

@@ -86,7 +86,7 @@ def test_groups_are_told_of():
     assert sums.line().endswith(
         "sums over all 11 hospitals, some of them in 3 groups, never what one hospital contributes."
     )
-    assert "3 fixed groups of hospitals (1 of 3 and 2 of 4)" in said["Are there smaller sums?"]
+    assert "3 fixed groups of hospitals (1 with 3 and 2 with 4)" in said["Are there smaller sums?"]
     assert sums.to_dict()["bucket_sizes"] == [4, 4, 3]
     in_clear, _ = words(SumProtection(secure_sums=False, bucket_size=3), 11)
     assert in_clear.to_dict()["bucket_sizes"] == [4, 4, 3]
@@ -113,7 +113,8 @@ def test_the_report_shows_it(outcome):
     section = shown(outcome, SumProtection(allows_repeats=False), minimum_sites=8)
     assert "never what one hospital contributes" in section
     assert "No: no analysis may ask a hospital for its own contribution in clear." in section
-    assert "went three times to and fro" in section
+    assert "took three exchanges of messages" in section
+    assert "nothing was hidden from the person who ran it" in section
     assert "masked" in render_report(replace(outcome, sums=SumsInWords.of(SumProtection(), 10, None)))
     assert "Bonawitz" not in render_report(outcome)
     plain = shown(outcome, PLAIN)

@@ -102,7 +102,7 @@ def _counts(account: Account) -> list[tuple[str, int, int, int]]:
 def _text(account: Account, path: Path) -> str:
     return "\n".join(
         [
-            f"{path.name}: verified",
+            f"{path.name}: verified{'' if account.is_closed else ' as far as it goes: it is NOT CLOSED'}",
             "",
             *_standing(account),
             "",
@@ -122,7 +122,7 @@ def _standing(account: Account) -> Iterator[str]:
         yield "The coordinator has signed its end: no line is missing there."
     else:
         yield "NOT CLOSED: the coordinator has not signed its end, and lines may be missing there. It is still being"
-        yield "written, or its writing was stopped, or somebody has cut its end off."
+        yield "written, or its writing was stopped, or somebody has cut its end off: ask the coordinator for all of it."
     if account.num_bytes_cut:
         yield f"Its last line is not whole ({account.num_bytes_cut} bytes) and is not counted."
     yield ""
@@ -136,7 +136,8 @@ def _standing(account: Account) -> Iterator[str]:
 
 def _terms(account: Account) -> Iterator[str]:
     terms = account.manifest.terms
-    yield f"A total is over at least {terms.minimum_survivors} of {terms.num_sites} sites."
+    over = f"at least {terms.minimum_survivors} of" if terms.minimum_survivors < terms.num_sites else "all"
+    yield f"A total is over {over} {terms.num_sites} sites."
     yield f"To open it, {terms.threshold} sites must release their shares."
     if terms.is_strict:
         yield f"Before that, {terms.threshold} sites must sign the same list of sites in the sum."

@@ -92,9 +92,12 @@ def outcome_text(outcome: StudyOutcome) -> str:
     """A study's results as text for people."""
     study = outcome.study
     head = [study.name, "=" * min(len(study.name), _RULE_WIDTH), study.question, ""]
-    named = ", ".join(outcome.sites[:_MOST_NAMED])
-    more = len(outcome.sites) - _MOST_NAMED
+    there = outcome.cohort.sites
+    named = ", ".join(there[:_MOST_NAMED])
+    more = len(there) - _MOST_NAMED
     head.append(f"{outcome.cohort.summary()}: {named}" + (f" and {more} more" if more > 0 else ""))
+    if without := [site for site in outcome.sites if site not in there]:
+        head.append(f"Without {', '.join(without[:_MOST_NAMED])}, as is said below.")
     head.append(outcome.sums_line)
     return "\n".join([*head, *(_analysis_text(analysis) for analysis in outcome.analyses)])
 

@@ -23,13 +23,18 @@ from wardround.errors import ConfigError
 from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg.cost import Speeds, Traffic, setup_traffic
 from wardround.privacy.secagg.terms import Terms
-from wardround.report.protection import SumsInWords
+from wardround.report.protection import Said, SumsInWords
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.fitted_model import with_stand_ins
 from wardround.studies.preflight import preflight
 from wardround.studies.study import Analysis, Study
 from wardround.sums import Snapshot
 
+_MAY_ASK_IN_CLEAR = Said(
+    "Does anything go round the sums?",
+    "An analysis may ask every site for its own contribution, in clear (allows_clear = true): the coordinator sees it, "
+    "with the site's name. The analyses of a rehearsal (--simulate DIR) that do so are named below their costs.",
+)
 WIDTH = 100
 """Of the text (unit: characters)."""
 _COHORT = "Counting the cohort"
@@ -55,6 +60,11 @@ class PrivacyPlan:
     speeds: Speeds | None
     notes: tuple[str, ...]
 
+    def said(self) -> tuple[Said, ...]:
+        """Questions that people ask about the sums, and the answers."""
+        said = self.sums.said()
+        return (*said, _MAY_ASK_IN_CLEAR) if self.sums.terms and self.sums.protection.allows_clear else said
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -62,7 +72,7 @@ class PrivacyPlan:
             "sites": self.sums.num_sites,
             "summary": self.sums.line(),
             "privacy": self.sums.to_dict(),
-            "answers": [{"question": said.question, "answer": said.answer} for said in self.sums.said()],
+            "answers": [{"question": said.question, "answer": said.answer} for said in self.said()],
             "set_up": traffic_dict(self.set_up) if self.set_up else None,
             "analyses": [one.to_dict() for one in self.analyses],
             "speeds": {name: getattr(self.speeds, name) for name in Speeds.__slots__} if self.speeds else None,
@@ -180,6 +190,7 @@ def _plan(
 
 
 _NOTES = (
+    "A round is one question and its sum; a leg is once to and fro between the coordinator and all sites.",
     "Bytes are exact for sums in which all sites answer.",
     (
         "Seconds are computing time, estimated from a short measurement on this machine: what it takes when nothing "
@@ -193,7 +204,7 @@ def plan_text(plan: PrivacyPlan) -> str:
     """The plan for people, at most `WIDTH` characters wide where no name is longer."""
     title = f"{plan.study.name}: how its sums are protected at {plan.sums.count(plan.sums.num_sites)}"
     lines = [title, "=" * min(len(title), WIDTH), "", *_wrapped(plan.sums.line())]
-    for said in plan.sums.said():
+    for said in plan.said():
         lines += ["", said.question, *_wrapped(said.answer, "    ")]
     lines += ["", *_terms_lines(plan), *_cost_lines(plan)]
     for note in plan.notes:
@@ -217,7 +228,13 @@ def _terms_lines(plan: PrivacyPlan) -> list[str]:
         f"{one.tolerated_colluders:>11}   {one.mode}"
         for name, one in shown
     ]
-    return [head, *rows, ""]
+    return [head, *rows, "", *_wrapped(_TERMS_MEAN), ""]
+
+
+_TERMS_MEAN = (
+    "At least: sites in every sum. Threshold: so many, with the coordinator, could open what each sent. Colluding: "
+    "sites that may help the coordinator, as the study plans. Tolerated: the most of them with which the promise holds."
+)
 
 
 def _cost_lines(plan: PrivacyPlan) -> list[str]:
@@ -240,8 +257,8 @@ def _cost_lines(plan: PrivacyPlan) -> list[str]:
         lines += [
             "",
             *_wrapped(
-                f"If {plan.sums.count(plan.sums.terms.num_may_drop)} drop out of every round, the coordinator computes "
-                f"for {_seconds_text(worst)} in all."
+                f"With {plan.sums.count(plan.sums.terms.num_may_drop)} missing from every sum, the coordinator "
+                f"computes for {_seconds_text(worst)} in all."
             ),
         ]
     return lines

@@ -16,6 +16,7 @@ from wardround.engines.simulated_hospitals import infer, simulate
 from wardround.engines.simulation import Progress, Simulation
 from wardround.errors import ConfigError
 from wardround.privacy.protection import SumProtection
+from wardround.privacy.secagg.terms import LEAST_SITES
 from wardround.report.html import check_can_report, render_report, write_page
 from wardround.report.outcome import DataReading, StudyOutcome
 from wardround.report.pdf import check_can_print, find_browser, write_pdf
@@ -175,9 +176,11 @@ def _tell(assumptions: Sequence[str]) -> None:
 
 def _check_quorum(study: Study, num_sites: int, folder: Path) -> None:
     if study.minimum_sites is not None and study.minimum_sites > num_sites:
+        secure = " (secure sums take three sites, or secure_sums = false under [privacy])"
+        few = secure if study.privacy.secure_sums and num_sites < LEAST_SITES else ""
         raise ConfigError(
             f"study.minimum_sites is {study.minimum_sites}, and {folder} has tables of {num_sites} sites; "
-            "add tables or lower it"
+            f"add tables or lower it{few}"
         )
 
 

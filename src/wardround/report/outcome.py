@@ -133,8 +133,8 @@ class StudyOutcome:
             line += f" But {num_clear} of {len(ran)} analyses asked for just that, in clear."
         if self.sums.terms and num_of_sites:
             line += (
-                f" {num_of_sites} of {len(ran)} analyses are of what is each hospital's own, which their sums tell, as "
-                "the disclosure rules allow."
+                f" {num_of_sites} of {len(ran)} analyses ask{'s' * (num_of_sites == 1)} for what is each hospital's "
+                "own, and the sums tell it, as the disclosure rules allow."
             )
         return line
 

@@ -177,14 +177,17 @@ class SumsInWords:
     def _dropping(self, terms: Terms) -> Said:
         if terms.num_may_drop:
             lost = (
-                f"Before it has sent, up to {terms.num_may_drop} of {self.count(terms.num_sites)} may be missing: "
-                f"every sum is over at least {terms.minimum_survivors}."
+                f"Before it has sent its answer, {_up_to(terms.num_may_drop)} of {self.count(terms.num_sites)} may be "
+                f"missing: every sum is over at least {terms.minimum_survivors}."
             )
         else:
-            lost = f"Before it has sent, there is no sum without it: all {self.count(self.num_sites)} must be in it."
+            lost = (
+                f"Before it has sent its answer, there is no sum without it: all {self.count(self.num_sites)} must be "
+                "in it."
+            )
         after = (
-            f"After it has sent, it is still in the sum, as long as {self.count(terms.threshold)} are left to take the "
-            "random numbers off."
+            f"After that it is still in the sum, as long as {self.count(terms.threshold)} are left to take the random "
+            "numbers off."
         )
         return Said(f"What if a {self.noun} drops out?", f"{lost} {after}{self._repeating(terms)}")
 
@@ -206,15 +209,15 @@ class SumsInWords:
         honest = "" if terms.is_strict or not terms.num_may_drop else ", as long as the coordinator keeps to the rules"
         if tolerated:
             head = (
-                f"The coordinator and up to {self.count(tolerated)}, putting together all that they know, learn the "
-                f"sum over the others and nothing about any one of them{honest}."
+                f"The coordinator and {_up_to(tolerated)} {self.noun}{'s' * (tolerated != 1)}, putting together all "
+                f"that they know, learn the sum over the others and nothing more about any one of them{honest}."
             )
         else:
             head = f"The coordinator alone learns nothing about any one {self.noun}; no {self.noun} may help it."
         plan = f" The study was planned for {planned}." if planned else ""
         beyond = (
             f" With more the promise ends; {self.count(terms.threshold)} and the coordinator could open what each "
-            f"sent. {self.noun.capitalize()}s without the coordinator learn nothing but the results."
+            f"sent. {self.noun.capitalize()}s without the coordinator learn what the questions and the results tell."
         )
         return Said("Who could learn more by working together?", head + plan + beyond)
 
@@ -246,7 +249,7 @@ class SumsInWords:
         )
 
     def _grouped(self) -> Said:
-        sizes = " and ".join(f"{count} of {size}" for size, count in sorted(Counter(self.sizes).items()))
+        sizes = " and ".join(f"{count} with {size}" for size, count in sorted(Counter(self.sizes).items()))
         least = min((one.minimum_survivors for one in self.buckets), default=LEAST_BUCKET)
         return Said(
             "Are there smaller sums?",
@@ -263,6 +266,10 @@ class SumsInWords:
             f"only, the difference is its part. No noise is added to the sums: this is not differential privacy. And "
             f"nobody can see whether what a {self.noun} contributes is true.",
         )
+
+
+def _up_to(number: int) -> str:
+    return "one" if number == 1 else f"up to {number}"
 
 
 def _form(terms: Terms) -> SumForm:
