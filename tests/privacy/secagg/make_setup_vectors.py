@@ -128,9 +128,10 @@ def case(what: str, messages: list[bytes | int], rule: str, peer: str) -> Refuse
     return {"what": what, "messages": written, "rule": rule, "peer": peer}
 
 
-def in_place_of_site_1(cases: dict[str, tuple[bytes, str]]) -> Iterator[Refused]:
+def in_place_of_site_1(cases: dict[str, tuple[bytes, str]], peer: str = "coordinator") -> Iterator[Refused]:
+    """At fault is who handed it over; site 1 where it signed it."""
     for what, (message, rule) in cases.items():
-        yield case(what, [0, message, 2], rule, "site 1")
+        yield case(what, [0, message, 2], rule, peer)
 
 
 def refused_advertisements(s: SetUp) -> Iterator[Refused]:
@@ -174,15 +175,13 @@ def refused_advertisements(s: SetUp) -> Iterator[Refused]:
                 good[:-64] + s.signing[1].sign("advertise_keys", s.manifest.digest, good[6:-64]),
                 "signature",
             ),
-            "an ML-KEM key that is not reduced": (
-                advertised(s, 1, x25519, b"\xff\xff\xff" + mlkem[3:]),
-                "malformed",
-            ),
         }
     )
+    unreduced = advertised(s, 1, x25519, b"\xff\xff\xff" + mlkem[3:])
+    yield from in_place_of_site_1({"an ML-KEM key that is not reduced": (unreduced, "malformed")}, "site 1")
     for point in LOW_ORDER:
         what = f"an X25519 key of low order, {point[:1].hex()}..."
-        yield from in_place_of_site_1({what: (advertised(s, 1, point, mlkem), "malformed")})
+        yield from in_place_of_site_1({what: (advertised(s, 1, point, mlkem), "malformed")}, "site 1")
 
 
 def refused_encapsulations(s: SetUp) -> Iterator[Refused]:
@@ -193,6 +192,8 @@ def refused_encapsulations(s: SetUp) -> Iterator[Refused]:
     other_keys = Writer().u16(1).raw(bytes(32)).raw(good[40:-64]).finish(Kind.ENCAPSULATE)
     of_site_0 = Writer().u16(1).raw(s.encapsulations[0][8:-64]).finish(Kind.ENCAPSULATE)
     outside = Writer().u16(3).raw(good[8:-64]).finish(Kind.ENCAPSULATE)
+    to_others = signed(s, 1, "encapsulate", other_keys)
+    yield from in_place_of_site_1({"to other keys": (to_others, "manifest")}, "site 1")
     yield from in_place_of_site_1(
         {
             "empty": (b"", "malformed"),
@@ -202,7 +203,6 @@ def refused_encapsulations(s: SetUp) -> Iterator[Refused]:
             "a ciphertext too many": (signed(s, 1, "encapsulate", of_site_0), "malformed"),
             "no ciphertext": (signed(s, 1, "encapsulate", good[:40]), "malformed"),
             "an index outside the roster": (signed(s, 1, "encapsulate", outside), "unknown_peer"),
-            "to other keys": (signed(s, 1, "encapsulate", other_keys), "manifest"),
             "keys altered": (changed(good, 8), "signature"),
             "ciphertext altered": (changed(good, 40), "signature"),
             "signature altered": (changed(good, len(good) - 1), "signature"),

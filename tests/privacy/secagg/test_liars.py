@@ -451,19 +451,19 @@ def test_unpinned_keys_and_replaced_keys_at_the_set_up():
     state, _ = site.step(state, site.Enrol(), SeededEntropy(0))
     mine_replaced = advertise(manifest, 0, setup.signing[0], other.exchange[0])
     cases = [
-        ("signature", "site 2", [honest[0], honest[1], unpinned, honest[3]]),
-        ("signature", "site 2", [honest[0], honest[1], other.advertisements[2], honest[3]]),
-        ("manifest", COORDINATOR, [mine_replaced, *honest[1:]]),
-        ("malformed", COORDINATOR, [honest[0], honest[2], honest[1], honest[3]]),
-        ("malformed", COORDINATOR, honest[:3]),
-        ("malformed", COORDINATOR, [*honest, honest[3]]),
+        ("signature", [honest[0], honest[1], unpinned, honest[3]]),
+        ("signature", [honest[0], honest[1], other.advertisements[2], honest[3]]),
+        ("manifest", [mine_replaced, *honest[1:]]),
+        ("malformed", [honest[0], honest[2], honest[1], honest[3]]),
+        ("malformed", honest[:3]),
+        ("malformed", [*honest, honest[3]]),
     ]
-    for rule, peer, messages in cases:
-        _refused_by(state, site.AdvertisementsArrived(tuple(messages)), rule, peer)
+    for rule, messages in cases:
+        _refused_by(state, site.AdvertisementsArrived(tuple(messages)), rule, COORDINATOR)
         if rule == "signature":
             with pytest.raises(MessageRefusedError) as caught:
                 coordinator_setup.step(SetUpState(manifest=manifest), SetUpArrived(2, messages[2]))
-            assert (caught.value.rule, caught.value.peer) == (rule, peer)
+            assert (caught.value.rule, caught.value.peer) == (rule, "site 2")
     state, _ = site.step(state, site.AdvertisementsArrived(tuple(honest)), SeededEntropy(1))
     _refused_by(state, site.AdvertisementsArrived((mine_replaced, *honest[1:])), "out_of_turn", COORDINATOR)
 

@@ -84,7 +84,7 @@ class Advertisement:
         Args:
             message: the message with its frame.
             manifest: the study's.
-            peer: who handed it over, for errors found before the message has said whose it is.
+            peer: who handed it over, and is at fault where it is not what its site signed.
 
         Raises:
             MessageRefusedError: `malformed`, `unknown_peer` or `signature`.
@@ -153,7 +153,8 @@ def _read_index(reader: Reader, manifest: Manifest) -> int:
 def _read_signature(reader: Reader, manifest: Manifest, index: int, name: str) -> bytes:
     signed, signature = reader.taken, reader.raw(SIGNATURE_BYTES)
     reader.end()
-    verify(manifest.identity_of(index), signature, name, manifest.digest, signed, peer=manifest.name_of(index))
+    # Whoever hands over what the site has not signed is at fault, not the site.
+    verify(manifest.identity_of(index), signature, name, manifest.digest, signed, peer=reader.peer)
     return signature
 
 
@@ -284,10 +285,7 @@ def _read_advertisements(
     manifest: Manifest, index: int, exchange: ExchangeKey, messages: Sequence[bytes]
 ) -> list[Advertisement]:
     _check_count(manifest, messages)
-    read = [
-        Advertisement.from_bytes(message, manifest, peer=manifest.name_of(place))
-        for place, message in enumerate(messages)
-    ]
+    read = [Advertisement.from_bytes(message, manifest) for message in messages]
     _check_order([advertisement.index for advertisement in read])
     if (read[index].x25519, read[index].mlkem) != (exchange.x25519_public, exchange.mlkem_public):
         raise MessageRefusedError("manifest", COORDINATOR, "the set of keys holds others for this site than its own")
@@ -296,10 +294,7 @@ def _read_advertisements(
 
 def _read_encapsulations(manifest: Manifest, agreed: bytes, messages: Sequence[bytes]) -> list[Encapsulations]:
     _check_count(manifest, messages)
-    read = [
-        Encapsulations.from_bytes(message, manifest, peer=manifest.name_of(place))
-        for place, message in enumerate(messages)
-    ]
+    read = [Encapsulations.from_bytes(message, manifest) for message in messages]
     _check_order([encapsulations.index for encapsulations in read])
     for encapsulations in read:
         if encapsulations.keys_digest != agreed:
