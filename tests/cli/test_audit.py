@@ -30,7 +30,7 @@ def test_a_verified_transcript_is_told_in_words(run, transcript):
     assert f"agreement: {digest[:4]} {digest[4:8]} " in text
     assert "could have made up all keys" in text
     assert "The coordinator has signed its end" in text
-    assert "What it never wrote cannot be seen" in text
+    assert "What it never wrote cannot be\nseen: each site can compare" in text
     assert "A total is over at least 3 of 4 sites." in text
     assert "Before that, 3 sites must sign the same list" in text
     assert "Runs: 2. Rounds: 4, of these with a total 3, failed 1, not finished 0." in text

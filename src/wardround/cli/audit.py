@@ -119,8 +119,8 @@ def _text(account: Account, path: Path) -> str:
 def _standing(account: Account) -> Iterator[str]:
     yield f"{account.num_lines} lines. Each follows the one before it, and every signature holds."
     if account.is_closed:
-        yield "The coordinator has signed its end: nobody else has cut anything off. What it never wrote cannot be seen:"
-        yield "each site can compare the rounds below with those that it answered."
+        yield "The coordinator has signed its end: nobody else has cut anything off. What it never wrote cannot be"
+        yield "seen: each site can compare the rounds below with those that it answered."
     else:
         yield "NOT CLOSED: the coordinator has not signed its end, and lines may be missing there. It is still being"
         yield "written, or its writing was stopped, or somebody has cut its end off: ask the coordinator for all of it."
