@@ -121,7 +121,7 @@ class Parties:
             run=self._run,
             number=self._round,
             roster=self.names,
-            broadcast=b"ask",
+            broadcast=b"ask %d" % self._round,  # the same ask is not answered over other sites
             layout=layout,
             num_sites=self.num_sites,
             losses={self.names[index]: Loss.BEFORE_CONSISTENCY for index in losses.between},

@@ -1,11 +1,13 @@
 """The codecs against Python's own big integers and fractions."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -22,6 +24,7 @@ from wardround.sums.codec import (
     slot_bits,
     words_for,
 )
+from wardround.sums.kernels import NUMPY, Kernels, compiled
 
 EDGES = (
     0.0, -0.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 0.49999999999999994, -0.49999999999999994, 0.5000000000000001,
@@ -209,26 +212,40 @@ def test_grid_points_stay_where_they_are() -> None:
     assert decode_bounded(words, 41, clip_norm, 16, 10, 1).tolist() == values.tolist()
 
 
-class Extreme:
-    """A generator that draws one word again and again: the least likely draws are tested, too."""
+@given(st.integers(4, 16), st.integers(0, 200), st.sampled_from((1, 10)), st.integers(0, 9))
+def test_rounding_is_that_of_a_key_stream(bits: int, size: int, num_sites: int, seed: int) -> None:
+    clip_norm = 2.0 ** (bits - 1) - 2  # a quantum of 1
+    values = np.random.default_rng(size).uniform(-1, 1, size) * clip_norm / (1 + size)
+    drawn = np.random.default_rng(seed).bytes(32)
+    stream = Cipher(algorithms.AES128(drawn[:16]), modes.CTR(drawn[16:])).encryptor().update(bytes(2 * size))
+    dithers = (np.frombuffer(stream, "<i2") | 1).tolist()
+    expected = [
+        float((Fraction(value) + Fraction(dither, 2**16) + Fraction(1, 2)) // 1)
+        for value, dither in zip(values.tolist(), dithers, strict=True)
+    ]
+    words = encode_bounded(values, clip_norm, bits, num_sites, np.random.default_rng(seed))
+    assert decode_bounded(words, size, clip_norm, bits, num_sites, 1).tolist() == expected
 
-    def __init__(self, word: int) -> None:
-        self._word = word
 
-    def integers(self, low: int, high: int, size: int, dtype: type) -> np.ndarray:
-        return np.full(size, self._word, dtype)
+def with_dither(kernels: Kernels, dither: int) -> Kernels:
+    """Kernels that get one draw again and again: the least likely ones are tested, too."""
+
+    def pack(values: np.ndarray, drawn: np.ndarray, *arguments: Any) -> None:
+        kernels.pack(values, np.full_like(drawn, dither), *arguments)
+
+    return replace(kernels, pack=pack)
 
 
-@pytest.mark.parametrize("word", [0, 0x8000800080008000, 0x7FFF7FFF7FFF7FFF, 0xFFFFFFFFFFFFFFFF, 0x8001800180018001])
-def test_no_draw_moves_a_grid_point_or_rounds_further_than_a_quantum(word: int) -> None:
-    rng: Any = Extreme(word)
+@pytest.mark.parametrize("kernels", [NUMPY, compiled() or NUMPY], ids=["numpy", "compiled"])
+@pytest.mark.parametrize("dither", [-(2**15), -(2**15) + 1, -1, 0, 1, 2**15 - 2, 2**15 - 1])
+def test_no_draw_moves_a_grid_point_or_rounds_further_than_a_quantum(kernels: Kernels, dither: int) -> None:
+    rng, extreme = np.random.default_rng(0), with_dither(kernels, dither)
     clip_norm = 32766.0  # a quantum of 1
     values = np.arange(-20.0, 21.0)
-    words = encode_bounded(values, clip_norm, 16, 10, rng)
-    assert decode_bounded(words, 41, clip_norm, 16, 10, 1).tolist() == values.tolist()
-    for shift in (0.0001, 0.5, 0.9999):
-        rounded = decode_bounded(encode_bounded(values + shift, clip_norm, 16, 10, rng), 41, clip_norm, 16, 10, 1)
-        assert set((rounded - values).tolist()) <= {0.0, 1.0}
+    for shift in (0.0, 0.0001, 0.5, 0.9999):
+        words = encode_bounded(values + shift, clip_norm, 16, 10, rng, _kernels=extreme)
+        rounded = decode_bounded(words, 41, clip_norm, 16, 10, 1) - values
+        assert set(rounded.tolist()) <= ({0.0, 1.0} if shift else {0.0})
 
 
 FALSE_ALARM = 1e-6

@@ -185,10 +185,10 @@ def test_a_norm_near_the_bound_is_computed_exactly(kernels: Kernels, excess: flo
 
 
 GOLDEN = (
-    (12, 10, np.float32, 300_000, "91ccb21a7bfc4c06"),
-    (16, 3, np.float64, 140_001, "cb48dc6355c7e8e8"),
-    (21, 1000, np.float32, 70_000, "87b96118c00bb796"),
-    (32, 1, np.float64, 999, "218bea475b440cbb"),
+    (12, 10, np.float32, 300_000, "f702952d7f4ef1cf"),
+    (16, 3, np.float64, 140_001, "a28240e398037def"),
+    (21, 1000, np.float32, 70_000, "38a3168c7111c70c"),
+    (32, 1, np.float64, 999, "2baea9f2b47a6867"),
 )
 
 
@@ -200,7 +200,7 @@ def test_golden_words(kernels: Kernels) -> None:
         words = encode_bounded(values, 1000.0, bits, num_sites, rng, _kernels=kernels)
         assert words.size == words_for(size, bits, num_sites)
         assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == digest
-    assert rng.integers(0, 2**63) == 6317343568980047505
+    assert rng.integers(0, 2**63) == 4135580584313005194
 
 
 # The choice

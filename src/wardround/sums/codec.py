@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.sums.kernels import NUMPY, Kernels, kernels_for
+from wardround.sums.keystream import SEED_BYTES, ZEROS, key_stream
 
 MAX_SITES = 2**20
 """Most sites that one sum may be planned for."""
@@ -33,7 +34,6 @@ _DITHER = 2.0**16
 # Adding 1.5 * 2^68 to a float64 below 2^67 in size rounds it to a multiple of 2^16, whose integer multiple then
 # stands in the low 51 bits of the mantissa.
 _ANCHOR = 1.5 * 2.0**52 * _DITHER
-_ODD = np.uint64(0x0001_0001_0001_0001)
 
 
 def check_num_sites(num_sites: int) -> None:
@@ -186,7 +186,7 @@ def encode_bounded(
         clip_norm: Euclidean norm above which the vector is scaled down to it, in [1e-100, 1e100].
         bits: bits an element, in [4, 32].
         num_sites: how many such vectors may be added up.
-        rng: source of the rounding.
+        rng: gives a seed of 32 bytes, of whose key stream the rounding is.
         out: where to write, of the returned shape; saves a caller that encodes again and again the cost of
             fresh memory.
 
@@ -202,11 +202,13 @@ def encode_bounded(
     width = slot_bits(bits, num_sites)
     num_words = words_for(values.size, bits, num_sites)
     words = np.empty(num_words, np.uint64) if out is None else out
+    stream, drawn = key_stream(rng.bytes(SEED_BYTES)), np.empty(min(num_words, BLOCK), np.int16)
     for start in range(0, num_words, BLOCK):
         stop = min(start + BLOCK, num_words)
         for slot, first in enumerate(range(start, values.size, num_words)):
             value = values[first : first + stop - start]
-            dither = _dither(rng, value.size)
+            dither = drawn[: value.size]
+            stream.update_into(ZEROS[: dither.nbytes], dither.data.cast("B"))
             kernels.pack(value, dither, scale, anchor, 2**bits - 1, slot * width, words[start : start + value.size])
     return words
 
@@ -248,13 +250,6 @@ def _sum_of_squares(values: NDArray[np.floating[Any]]) -> float:
             piece = values[start : start + _PIECE].astype(np.float64, copy=False)
             square += float(np.dot(piece, piece))
     return square
-
-
-def _dither(rng: np.random.Generator, size: int) -> NDArray[np.int16]:
-    """Odd numbers from -32767 to 32767: symmetric about zero, and no grid point is ever left."""
-    raw = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64)
-    np.bitwise_or(raw, _ODD, out=raw)
-    return raw.view(np.int16)[:size]
 
 
 def decode_bounded(

@@ -36,7 +36,8 @@ class Kernels:
         decode: `(high, low, values)`: the float64 nearest to such multiples, within one unit in the last place.
         pack: `(values, dither, scale, anchor, mask, shift, words)`: put the bits `mask` of `values * scale + dither +
             anchor`, read as words, into the slot at `shift`. The first slot (`shift` 0) clears the others, which
-            must be empty.
+            must be empty. Dithers count as odd, their last bit does not matter: then they are symmetric about zero,
+            and smaller than a quantum, so that no grid point is ever left.
         unpack: `(words, shift, mask, offset, quantum, values)`: take the slot at `shift` out, as numbers.
         add_rows: `(words, rows, num_added, num_wide)`: add the first `num_added` rows to `words` in place, subtract
             the others. Shapes (num_words,) and (num_rows, num_words). The first `2 * num_wide` words are pairs
@@ -99,7 +100,7 @@ def _pack(
     values: Reals, dither: NDArray[np.int16], scale: float, anchor: float, mask: int, shift: int, words: Words
 ) -> None:
     rounded = np.multiply(values, scale, dtype=np.float64)
-    np.add(rounded, dither, out=rounded)
+    np.add(rounded, dither | np.int16(1), out=rounded)
     np.add(rounded, anchor, out=rounded)
     integers = rounded.view(np.uint64)
     if shift < _HIGHEST_BITS:
@@ -176,10 +177,10 @@ def _pack_loop(
 ) -> None:
     if shift == 0:
         for i in range(values.size):
-            words[i] = np.float64(values[i] * scale + dither[i] + anchor).view(np.uint64) & mask
+            words[i] = np.float64(values[i] * scale + (dither[i] | 1) + anchor).view(np.uint64) & mask
     else:
         for i in range(values.size):
-            words[i] |= (np.float64(values[i] * scale + dither[i] + anchor).view(np.uint64) & mask) << shift
+            words[i] |= (np.float64(values[i] * scale + (dither[i] | 1) + anchor).view(np.uint64) & mask) << shift
 
 
 def _unpack_loop(words: Words, shift: Any, mask: Any, offset: int, quantum: float, values: Doubles) -> None:
@@ -187,27 +188,35 @@ def _unpack_loop(words: Words, shift: Any, mask: Any, offset: int, quantum: floa
         values[i] = (np.int64((words[i] >> shift) & mask) - offset) * quantum
 
 
-def _add_rows_loop(words: Words, rows: Words, num_added: int, num_wide: int) -> None:
-    for start in range(0, words.size, 2048):  # the words stay in the innermost cache for all rows
-        part = words[start : start + 2048]
-        num_pairs = min(max(num_wide - start // 2, 0), part.size // 2)
-        narrow = part[2 * num_pairs :]
-        for index in range(len(rows)):
-            row = rows[index, start : start + 2048]
-            rest = row[2 * num_pairs :]
-            if index < num_added:
-                for i in range(num_pairs):
-                    low = part[2 * i] + row[2 * i]
-                    part[2 * i + 1] += row[2 * i + 1] + np.uint64(low < row[2 * i])
-                    part[2 * i] = low
-                for i in range(narrow.size):
-                    narrow[i] += rest[i]
-            else:
-                for i in range(num_pairs):
-                    part[2 * i + 1] -= row[2 * i + 1] + np.uint64(part[2 * i] < row[2 * i])
-                    part[2 * i] -= row[2 * i]
-                for i in range(narrow.size):
-                    narrow[i] -= rest[i]
+def _add_wide_loop(words: Words, rows: Words, num_added: int, num_wide: int) -> None:
+    pairs = words[: 2 * num_wide]
+    for index in range(len(rows)):
+        row = rows[index]
+        if index < num_added:
+            for i in range(0, pairs.size, 2):
+                low = pairs[i] + row[i]
+                pairs[i + 1] += row[i + 1] + np.uint64(low < row[i])
+                pairs[i] = low
+        else:
+            for i in range(0, pairs.size, 2):
+                pairs[i + 1] -= row[i + 1] + np.uint64(pairs[i] < row[i])
+                pairs[i] -= row[i]
+
+
+def _add_narrow_loop(words: Words, rows: Words, num_added: int, num_wide: int) -> None:
+    # Two rows at a time: half as often through the words. What is subtracted is added as its complement, and one.
+    narrow = words[2 * num_wide :]
+    for index in range(0, len(rows) - 1, 2):
+        row, other = rows[index, 2 * num_wide :], rows[index + 1, 2 * num_wide :]
+        one, another = np.uint64(index >= num_added), np.uint64(index + 1 >= num_added)
+        flip, flip_other = np.uint64(0) - one, np.uint64(0) - another
+        for i in range(narrow.size):
+            narrow[i] += (row[i] ^ flip) + (other[i] ^ flip_other) + (one + another)
+    if len(rows) % 2:
+        row, one = rows[len(rows) - 1, 2 * num_wide :], np.uint64(len(rows) > num_added)
+        flip = np.uint64(0) - one
+        for i in range(narrow.size):
+            narrow[i] += (row[i] ^ flip) + one
 
 
 def _sum_of_squares_loop(values: Reals) -> float:
@@ -225,6 +234,13 @@ def compiled() -> Kernels | None:
     except ImportError:
         return None
     pack, unpack = _compiled(_pack_loop), _compiled(_unpack_loop)
+    add_wide, add_narrow = _compiled(_add_wide_loop), _compiled(_add_narrow_loop)
+
+    def add_rows(words: Words, rows: Words, num_added: int, num_wide: int) -> None:
+        if num_wide:
+            add_wide(words, rows, num_added, num_wide)
+        add_narrow(words, rows, num_added, num_wide)
+
     word = np.uint64  # a Python integer would be signed, and turn words into float64
     return Kernels(
         encode=lambda values, high, low: encode(values, high, low.view(np.int64)),
@@ -235,7 +251,7 @@ def compiled() -> Kernels | None:
         unpack=lambda words, shift, mask, offset, quantum, values: unpack(
             words, word(shift), word(mask), offset, quantum, values
         ),
-        add_rows=_compiled(_add_rows_loop),
+        add_rows=add_rows,
         # In any order: the sum is a bound, never a result.
         sum_of_squares=_compiled(_sum_of_squares_loop, fastmath={"reassoc"}),
     )

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
 from wardround.sums.kernels import Kernels, kernels_for
+from wardround.sums.keystream import SEED_BYTES, ZEROS, key_stream
 
-SEED_BYTES = 32
-_BLOCK_WORDS = 2**15
+__all__ = ["SEED_BYTES", "apply_masks", "keystream"]
+
+_BLOCK_WORDS = len(ZEROS) // 8
 """Words masked at a time (unit: words)."""
-_ROWS = 5
+_ROWS = 4
 """Masks made before they are added together: with a block of words, they stay in the cache."""
-_ZEROS = bytes(8 * _BLOCK_WORDS)
 
 
 def keystream(seed: bytes, num_bytes: int) -> bytes:
@@ -28,13 +28,7 @@ def keystream(seed: bytes, num_bytes: int) -> bytes:
     Raises:
         ValueError: the seed has not 32 bytes.
     """
-    return _stream(seed).update(bytes(num_bytes))
-
-
-def _stream(seed: bytes) -> CipherContext:
-    if len(seed) != SEED_BYTES:
-        raise ValueError(f"seed must have {SEED_BYTES} bytes, got {len(seed)}")
-    return Cipher(algorithms.AES128(seed[:16]), modes.CTR(seed[16:])).encryptor()
+    return key_stream(seed).update(bytes(num_bytes))
 
 
 def apply_masks(
@@ -57,15 +51,23 @@ def apply_masks(
     """
     if bad := [sign for _, sign in masks if sign not in (1, -1)]:
         raise ValueError(f"a mask's sign must be 1 or -1, got {bad[0]}")
-    streams = [(sign, _stream(seed)) for seed, sign in sorted(masks, key=lambda mask: -mask[1])]
-    groups = [streams[first : first + _ROWS] for first in range(0, len(streams), _ROWS)]
+    added = [key_stream(seed) for seed, sign in masks if sign == 1]
+    streams = added + [key_stream(seed) for seed, sign in masks if sign == -1]
+    groups = [(streams[first : first + _ROWS], len(added) - first) for first in range(0, len(streams), _ROWS)]
     add_rows = (_kernels or kernels_for(words.size)).add_rows
-    kept = np.empty(min(len(masks), _ROWS) * min(_BLOCK_WORDS, words.size), np.uint64)
+    rows, row_bytes = _rows(min(len(masks), _ROWS), min(_BLOCK_WORDS, words.size))
     for start in range(0, words.size, _BLOCK_WORDS):
         block = words[start : start + _BLOCK_WORDS]
-        num_pairs = min(max(num_wide - start // 2, 0), block.size // 2)
-        for group in groups:
-            rows = kept[: len(group) * block.size].reshape(len(group), block.size)
-            for (_, stream), row in zip(group, rows, strict=True):
-                stream.update_into(memoryview(_ZEROS)[: row.nbytes], row.data.cast("B"))
-            add_rows(block, rows, sum(sign == 1 for sign, _ in group), num_pairs)
+        if block.size < rows.shape[1]:
+            rows, row_bytes = _rows(len(rows), block.size)
+        zeros, num_pairs = ZEROS[: block.nbytes], min(max(num_wide - start // 2, 0), block.size // 2)
+        for group, num_added in groups:
+            for stream, row in zip(group, row_bytes, strict=False):
+                stream.update_into(zeros, row)
+            add_rows(block, rows[: len(group)], min(max(num_added, 0), len(group)), num_pairs)
+
+
+def _rows(num_rows: int, num_words: int) -> tuple[NDArray[np.uint64], list[memoryview]]:
+    """Memory for masks: as words, and each row as bytes."""
+    rows = np.empty((num_rows, num_words), np.uint64)
+    return rows, [row.data.cast("B") for row in rows]

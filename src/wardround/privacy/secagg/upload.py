@@ -189,8 +189,7 @@ class Chunk:
 
     def to_bytes(self) -> bytes:
         """The message."""
-        head = Writer().raw(self.context).u16(self.sender).u32(self.number)
-        return head.finish(Kind.CHUNK) + bytes(self.content)
+        return Writer().raw(self.context).u16(self.sender).u32(self.number).raw(self.content).finish(Kind.CHUNK)
 
     @classmethod
     def from_bytes(cls, message: bytes, peer: str) -> Chunk:
