@@ -38,6 +38,8 @@ class Rules:
     remembers: bool = True  # what a site signed and released outlives its restarts
     one_kind: bool = True  # shares of the own seed or of the pair seeds of a site, never both
     once_a_round: bool = True  # a site releases shares in one attempt of a round
+    asks_again: bool = False  # the attempts are rounds of their own, or of other runs, that all put the same ask
+    one_set_an_ask: bool = True  # a site that released shares for an ask answers it again for the same survivors alone
     binds_broadcast: bool = True  # the context depends on what was asked
 
     @property
@@ -77,7 +79,7 @@ def _context(asked: tuple[int, int], rules: Rules) -> Context:
 def _steps(rules: Rules, state: State, index: int) -> Iterator[Site]:
     """What the attacker can make one site do next."""
     site = state[index]
-    if rules.remembers and rules.once_a_round and site.released:
+    if rules.remembers and rules.once_a_round and site.released and not rules.asks_again:
         return  # a further attempt, another set: refused
     for attempt in range(site.asked[-1][0] + 1 if site.asked else 0, rules.num_attempts):
         for broadcast in range(rules.num_broadcasts):
@@ -97,6 +99,8 @@ def _all_answered(rules: Rules, state: State, context: Context, survivors: Survi
 
 def _answers(rules: Rules, state: State, index: int, said: tuple[Context, Survivors]) -> Iterator[Site]:
     site = state[index]
+    if rules.asks_again and rules.one_set_an_ask and any(survivors != said[1] for _, survivors in site.released):
+        return  # the same ask over other sites: refused
     if not rules.is_strict:
         yield replace(site, released=site.released | {said})
         return
@@ -151,7 +155,10 @@ def violated(rules: Rules, state: State, sums: list[tuple[Context, Survivors]]) 
     broken = set()
     if any(len(piece) < rules.minimum_survivors - rules.colluding_sites for _, piece in sums):
         broken.add("no sum over too few")
-    if len(sums) > 1:
+    if rules.asks_again:
+        if len({piece for _, piece in sums}) > 1:
+            broken.add("one total an ask")
+    elif len(sums) > 1:
         broken.add("one total a round")
     if any(len({dict(state[i].asked)[context[0]] for i in piece}) > 1 for context, piece in sums):
         broken.add("one broadcast a total")
@@ -203,9 +210,10 @@ def fewest_by_formula(rules: Rules) -> int:
     return max(1, num_honest - cut_off)
 
 
-ISOLATION, TOTALS, BROADCAST, AGREEMENT = (
+ISOLATION, TOTALS, ASKS, BROADCAST, AGREEMENT = (
     "no sum over too few",
     "one total a round",
+    "one total an ask",
     "one broadcast a total",
     "one survivors set a context",
 )
@@ -236,6 +244,16 @@ FULL: tuple[tuple[str, Rules, frozenset[str]], ...] = (
         replace(FOUR, is_strict=False, num_attempts=2),
         frozenset({AGREEMENT}),
     ),
+    (
+        "strict, 4 sites, 1 colludes, one ask in 2 rounds",
+        replace(FOUR, num_attempts=2, asks_again=True),
+        frozenset(),
+    ),
+    (
+        "two legs, 4 sites, 1 colludes, one ask in 2 rounds",
+        replace(FOUR, is_strict=False, num_attempts=2, asks_again=True),
+        frozenset({AGREEMENT}),
+    ),
 )
 # A name, the rules with one of them taken away, and a property that must break.
 WEAKENED: tuple[tuple[str, Rules, str], ...] = (
@@ -248,6 +266,16 @@ WEAKENED: tuple[tuple[str, Rules, str], ...] = (
     ("a site forgets over a restart what it signed", replace(FOUR, remembers=False), ISOLATION),
     ("a site forgets over a restart, with attempts", replace(FOUR, remembers=False, num_attempts=2), TOTALS),
     ("a site gives shares in two attempts", replace(FOUR, once_a_round=False, num_attempts=2), TOTALS),
+    (
+        "one ask in 2 rounds over other sites: two totals",
+        replace(FOUR, num_attempts=2, asks_again=True, one_set_an_ask=False),
+        ASKS,
+    ),
+    (
+        "2t = n + c, one ask in 2 rounds: two totals",
+        replace(FOUR, num_attempts=2, asks_again=True, threshold=2, colluding_sites=0),
+        ASKS,
+    ),
     ("both kinds of share are given", replace(FOUR, one_kind=False), ISOLATION),
     ("a context without the broadcast", replace(FOUR, num_broadcasts=2, binds_broadcast=False), BROADCAST),
 )
