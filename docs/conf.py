@@ -16,4 +16,4 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
-napoleon_custom_sections = [("Guarantees", "params_style")]
+napoleon_custom_sections = [("Guarantees", "params_style"), ("Checks", "params_style")]

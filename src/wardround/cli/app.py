@@ -133,7 +133,8 @@ def run(
     pdf: PdfFile = None,
     browser: Browser = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the record of every run in this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep every run's record, and the transcript of its secure sums, in here."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the simulated sites.")] = 0,
     debug: Debug = False,
