@@ -11,21 +11,31 @@ import tomli_w
 import wardround as wr
 from tests.report.conftest import EVERY_WORKFLOW, ward_table
 from tests.samples import VOCABULARY, Roster, hospitals, mean, moments, train, wander
+from wardround.engines.entropy import SystemEntropy
 from wardround.engines.record_file import load_record
 from wardround.engines.script import Event
+from wardround.engines.secure_sum import Loss, SecureFederation, SecureSum
 from wardround.engines.simulation import Run, Simulation
 from wardround.engines.transcript_file import verify_file
 from wardround.errors import ConfigError, MessageRefusedError, QuorumError, WardroundError
 from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.privacy.secagg import coordinator
+from wardround.privacy.secagg.terms import Terms
 from wardround.privacy.secagg.vector import to_words
 from wardround.studies.extensions import installed_vocabulary
 from wardround.studies.study import parse_study
-from wardround.sums import Steps, ask, workflow
+from wardround.sums import Array, Contribution, Steps, ask, exact, workflow
+from wardround.sums.contribution import layout_of
 from wardround.sums.message import pack_total
 from wardround.testing import fingerprint
 
 LOSSES = ("drops_before", "drops_uploading", "drops_before_consistency", "drops_before_unmask", "drops_after")
+
+
+class Nothing(Contribution):
+    """A vector without a word."""
+
+    numbers: Array = exact("size")
 
 
 def simulation(num_sites: int, *, secure: bool, **options: Any) -> Simulation:
@@ -126,6 +136,26 @@ def test_too_few_left_for_their_shares_is_said() -> None:
     script = [Event(site=f"site_{i}", behaviour="drops_before_unmask", round=1) for i in (0, 1)]
     with pytest.raises(QuorumError, match=r"round 1: the secure sum .* 2 sites released their shares, at least 3 must"):
         simulation(4, secure=True, script=script).run(mean())
+
+
+def test_who_is_lost_while_it_uploads_an_empty_vector_is_not_in_the_sum() -> None:
+    entropy, names = SystemEntropy(), ("a", "b", "c", "d")
+    federation = SecureFederation(names, Terms.of(4), entropy)
+    layout = layout_of(Nothing, {"size": 0})
+    sum_ = SecureSum(
+        federation=federation,
+        run=federation.new_run(),
+        number=1,
+        roster=names,
+        broadcast=b"nothing",
+        layout=layout,
+        num_sites=4,
+        losses={"b": Loss.UPLOADING},
+    )
+    for name in names:
+        sum_.add(name, layout.flatten(Nothing(numbers=np.zeros(0))), None)
+    assert sum_.close().sites == ("a", "c", "d")
+    assert set(sum_.left_out) == {"b"}
 
 
 def test_too_few_sites_are_refused_when_it_is_written() -> None:

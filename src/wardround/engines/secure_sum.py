@@ -162,8 +162,8 @@ class SecureSum:
     _state: coordinator.RoundState = field(init=False)
     _shape: VectorShape = field(init=False)
     _layout_digest: bytes = field(init=False)
-    _sum: NDArray[np.uint64] = field(init=False)
-    _arriving: NDArray[np.uint64] = field(init=False)
+    _sum: NDArray[np.uint64] = field(init=False, repr=False)
+    _arriving: NDArray[np.uint64] = field(init=False, repr=False)
     _unrecorded: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -230,11 +230,13 @@ class SecureSum:
             ),
         )
         assert isinstance(upload, site.Upload)
-        self._arrived(coordinator.UploadArrived(index, upload.message))
         sent = list(enumerate(chunks(upload.words)))
         if self.losses.get(name) == Loss.UPLOADING:
             self.left_out[name] = f"was lost {Loss.UPLOADING.value}"
+            if not sent:
+                return  # of an empty vector the first message is all
             sent = sent[: len(sent) // 2]
+        self._arrived(coordinator.UploadArrived(index, upload.message))
         for number, content in sent:
             chunk = Chunk(context=upload.context, sender=index, number=number, content=content)
             self._arrived(coordinator.ChunkArrived(index, chunk.to_bytes()))
