@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from wardround.privacy.secagg.shamir import MAX_HOLDERS, SHARE_BYTES
-from wardround.privacy.secagg.wire import DIGEST_BYTES, TAG, digest, u16, u64
+from wardround.privacy.secagg.wire import DIGEST_BYTES, digest, preimage, u16, u64
 
 SHARE_COMMITMENT_BYTES = 16
 _PLACES = [u64(2) + u16(place) + u64(SHARE_BYTES) for place in range(MAX_HOLDERS)]
@@ -36,20 +36,16 @@ def share_commitments(context: bytes, sender: int, holder: int, shares: bytes, p
         shares: joined, one a place.
         places: of the seeds in the round's roster.
     """
-    # `digest("share", ...)[:16]` of each, with what all have in common made once: it is the most frequent digest.
-    start, sha256 = _begun(b"share", context, u16(sender), u16(holder)), hashlib.sha256
-    return [
-        sha256(start + _PLACES[place] + shares[first : first + SHARE_BYTES]).digest()[:SHARE_COMMITMENT_BYTES]
-        for place, first in zip(places, range(0, len(shares), SHARE_BYTES), strict=True)
-    ]
+    # `digest("share", ...)[:16]` of each, with what all have in common hashed once: it is the most frequent digest.
+    begun, committed = hashlib.sha256(preimage("share", context, u16(sender), u16(holder))).copy, []
+    for place, first in zip(places, range(0, len(shares), SHARE_BYTES), strict=True):
+        hasher = begun()
+        hasher.update(_PLACES[place] + shares[first : first + SHARE_BYTES])
+        committed.append(hasher.digest()[:SHARE_COMMITMENT_BYTES])
+    return committed
 
 
-def _begun(name: bytes, *parts: bytes) -> bytes:
-    """What `digest` hashes first."""
-    return b"".join(u64(len(part)) + part for part in (TAG + name, *parts))
-
-
-_NODE, _RIGHT = _begun(b"node") + u64(DIGEST_BYTES), u64(DIGEST_BYTES)
+_NODE, _RIGHT = preimage("node") + u64(DIGEST_BYTES), u64(DIGEST_BYTES)
 
 
 def _node(left: bytes, right: bytes) -> bytes:

@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def combine(shares: NDArray[np.uint16], holders: Sequence[int]) -> list[bytes]:
     if shares.size and shares.max() >= FIELD:
         raise ValueError(f"a share holds {shares.max()}, which is not below {FIELD}")
     flat = shares.reshape(len(points), -1).astype(np.float64)
-    return _seeds_of(_product(_at_zero(points)[None, :], flat).reshape(-1, LIMBS))
+    return _seeds_of(_product(_at_zero(tuple(points.tolist())), flat).reshape(-1, LIMBS))
 
 
 def _points(holders: Sequence[int]) -> NDArray[np.int64]:
@@ -126,15 +127,16 @@ def _powers(points: NDArray[np.int64], num_powers: int) -> NDArray[np.float64]:
     return powers
 
 
-def _at_zero(points: NDArray[np.int64]) -> NDArray[np.float64]:
+@lru_cache(maxsize=8)
+def _at_zero(points: tuple[int, ...]) -> NDArray[np.float64]:
     """Lagrange's coefficients: their product with a polynomial's values at the points is its constant."""
-    coefficients = np.ones(len(points))
-    for index, point in enumerate(points.tolist()):
-        others = np.delete(points, index).tolist()
+    coefficients = np.ones((1, len(points)))
+    for index, point in enumerate(points):
         above, below = 1, 1
-        for other in others:
+        for other in points[:index] + points[index + 1 :]:
             above, below = above * other % FIELD, below * (other - point) % FIELD
-        coefficients[index] = above * pow(below, -1, FIELD) % FIELD
+        coefficients[0, index] = above * pow(below, -1, FIELD) % FIELD
+    coefficients.setflags(write=False)
     return coefficients
 
 

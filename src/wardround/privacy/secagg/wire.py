@@ -52,11 +52,15 @@ def digest(name: str, *parts: bytes | memoryview) -> bytes:
     Guarantees:
         a_digest_tells_parts_apart: moving a byte from one part to the next, or into the name, gives another digest.
     """
-    hasher = hashlib.sha256()
+    return hashlib.sha256(preimage(name, *parts)).digest()
+
+
+def preimage(name: str, *parts: bytes | memoryview) -> bytes:
+    """What `digest` hashes; that of fewer parts begins that of more."""
+    pieces: list[bytes | memoryview] = []
     for part in (TAG + name.encode(), *parts):
-        hasher.update(u64(memoryview(part).nbytes))
-        hasher.update(part)
-    return hasher.digest()
+        pieces += (_FORMATS[8].pack(len(part) if isinstance(part, bytes) else memoryview(part).nbytes), part)
+    return b"".join(pieces)
 
 
 def u16(value: int) -> bytes:
