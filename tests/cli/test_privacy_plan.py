@@ -163,13 +163,19 @@ def test_sums_that_tell_of_each_site_are_told_of(run, study_file, folder):
     ("extra", "sites", "message"),
     [
         ("", 2, "a sum over fewer than 3 sites cannot be secure"),
+        (
+            "[study]\nminimum_sites = 5\n",
+            4,
+            "study.minimum_sites is 5, and --sites says 4 sites; add sites or lower it",
+        ),
         ("[privacy]\nthreshold = 9\n", 5, "threshold must be in [3, 5]"),
         ("[privacy]\nbucket_size = 3\n", 8, "makes 2 buckets of 8 sites"),
         ("[privacy]\ncolluding_sites = 4\n", 5, "colluding_sites must be in [0, 3]"),
     ],
 )
 def test_what_cannot_keep_its_promise_is_refused(run, study_file, extra, sites, message):
-    done = run("privacy", "plan", study_file(STUDY + extra), "--sites", sites)
+    text = STUDY.replace("[study]", extra) if extra.startswith("[study]") else STUDY + extra
+    done = run("privacy", "plan", study_file(text), "--sites", sites)
     assert (done.exit_code, done.stdout) == (1, "")
     assert message in done.stderr
 

@@ -81,7 +81,7 @@ def test_a_contract_that_is_not_there(refused, study_file):
 
 def test_a_quorum_of_more_sites_than_there_are(refused, study_file, folder):
     text = STUDY.replace("[[analysis]]", "minimum_sites = 4\n[[analysis]]")
-    message = f"study.minimum_sites is 4, and {folder} has tables of 3 sites; add tables or lower it"
+    message = f"study.minimum_sites is 4, and {folder} has tables of 3 sites; add sites or lower it"
     assert message in refused(study_file(text))
     (folder / "West.csv").unlink()
     assert "secure sums take three sites, or secure_sums = false under [privacy]" in refused(study_file(text))

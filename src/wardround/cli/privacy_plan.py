@@ -13,7 +13,7 @@ from wardround.analytics.result import json_text
 from wardround.cli.calibration import measured_speeds
 from wardround.cli.carry_out import carry_out
 from wardround.cli.privacy_costs import AnalysisCost, Pricing, Question, traffic_dict
-from wardround.cli.run import hospitals
+from wardround.cli.run import check_quorum, hospitals
 from wardround.cli.study_file import contract_of, read_study
 from wardround.cli.terminal import output_kept_pure, show, show_json, watched
 from wardround.data.contract import Setting
@@ -103,7 +103,9 @@ def plan_privacy(study_path: Path, *, num_sites: int | None, folder: Path | None
 
 def _rehearsed(study: Study, study_path: Path, folder: Path) -> PrivacyPlan:
     """From a run in clear on these tables, in which every round is looked at."""
-    sums = SumsInWords.of(study.privacy, len(tables_in(folder)), study.minimum_sites)
+    num_sites = len(tables_in(folder))
+    check_quorum(study, num_sites, f"{folder} has tables of")
+    sums = SumsInWords.of(study.privacy, num_sites, study.minimum_sites)
     asked: dict[str, list[Question]] = {}
     doing = [_COHORT]
 
@@ -144,6 +146,7 @@ def _rehearsed_cost(
 
 def _foreseen(study: Study, study_path: Path, num_sites: int) -> PrivacyPlan:
     """From the first question of each analysis, which the contract decides; without a contract, terms alone."""
+    check_quorum(study, num_sites, "--sites says")
     sums = SumsInWords.of(study.privacy, num_sites, study.minimum_sites)
     contract = contract_of(study, study_path)
     if contract is None:

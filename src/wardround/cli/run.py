@@ -136,7 +136,7 @@ def hospitals(
         WardroundError: the study cannot be carried out on these tables.
     """
     tables = tables_in(folder)
-    _check_quorum(study, len(tables), folder)
+    check_quorum(study, len(tables), f"{folder} has tables of")
     SumsInWords.of(protection, len(tables), study.minimum_sites)  # refused here rather than after the reading
     contract, notes = contract_of(study, study_path), _NO_NOTES
     if contract is None:
@@ -174,13 +174,17 @@ def _tell(assumptions: Sequence[str]) -> None:
         talk(f"note: and {len(assumptions) - _MOST_TOLD} more, as 'wardround contract infer' shows")
 
 
-def _check_quorum(study: Study, num_sites: int, folder: Path) -> None:
+def check_quorum(study: Study, num_sites: int, said_by: str) -> None:
+    """Refuse a study that needs more sites than there are; `said_by` is what says how many: "DIR has tables of".
+
+    Raises:
+        ConfigError: says what to do.
+    """
     if study.minimum_sites is not None and study.minimum_sites > num_sites:
         secure = " (secure sums take three sites, or secure_sums = false under [privacy])"
         few = secure if study.privacy.secure_sums and num_sites < LEAST_SITES else ""
         raise ConfigError(
-            f"study.minimum_sites is {study.minimum_sites}, and {folder} has tables of {num_sites} sites; "
-            f"add tables or lower it{few}"
+            f"study.minimum_sites is {study.minimum_sites}, and {said_by} {num_sites} sites; add sites or lower it{few}"
         )
 
 
