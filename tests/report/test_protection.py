@@ -84,7 +84,7 @@ def test_nobody_may_help_where_no_colluder_is_tolerated():
 def test_groups_are_told_of():
     sums, said = words(SumProtection(bucket_size=3), 11)
     assert sums.line().endswith(
-        "sums over all 11 hospitals, some of them in 3 groups, never what one hospital contributes."
+        "sums over all 11 hospitals (and of model updates the sums of 3 groups), never what one hospital contributes."
     )
     assert "3 fixed groups of hospitals (1 with 3 and 2 with 4)" in said["Are there smaller sums?"]
     assert sums.to_dict()["bucket_sizes"] == [4, 4, 3]
@@ -117,6 +117,9 @@ def test_the_report_shows_it(outcome):
     assert "nothing was hidden from the person who ran it" in section
     assert "masked" in render_report(replace(outcome, sums=SumsInWords.of(SumProtection(), 10, None)))
     assert "Bonawitz" not in render_report(outcome)
+    groups = SumsInWords.of(SumProtection(bucket_size=3, allows_repeats=True), 10, 9, noun="hospital")
+    least = replace(outcome, sums=groups, study=replace(outcome.study, minimum_sites=9))
+    assert "over fewer than 9 hospitals, but for those of groups." in render_report(least)
     plain = shown(outcome, PLAIN)
     assert "Sums in clear" in plain
     assert "Did anything go round" not in plain

@@ -134,7 +134,7 @@ class SumsInWords:
             return f"Sums in clear: the coordinator sees what each {self.noun} contributes."
         fewest = self.terms.minimum_survivors
         over = f"at least {self.count(fewest)}" if self.terms.num_may_drop else f"all {self.count(fewest)}"
-        groups = f", some of them in {len(self.sizes)} groups" if self.sizes else ""
+        groups = f" (and of model updates the sums of {len(self.sizes)} groups)" if self.sizes else ""
         return f"Secure sums: the coordinator sees sums over {over}{groups}, never what one {self.noun} contributes."
 
     def count(self, number: int) -> str:
