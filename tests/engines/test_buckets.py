@@ -442,6 +442,33 @@ def test_a_bucket_that_breaks_its_declaration_is_named() -> None:
         filled(Lying()).close()
 
 
+class Overfull(PlainSum):
+    """The sum of a bucket in which somebody sent numbers far above the others'."""
+
+    def close(self) -> Total[Any]:
+        sites = super().close().sites
+        return Total(Step(step=np.zeros(3), loss=self.loss, num_records=self.num_records), sites)
+
+    loss, num_records = 0.0, 0
+
+
+@pytest.mark.parametrize(("loss", "num_records"), [(2.0**62, 0), (-(2.0**62), 0), (0.0, 2**62)])
+def test_buckets_sums_that_pass_the_ring_together_are_refused(loss: float, num_records: int) -> None:
+    layout = layout_of(Step, {"size": 3})
+
+    def overfull(sites: Sequence[str]) -> Summing:
+        made = Overfull(layout, 3)
+        made.loss, made.num_records = loss, num_records
+        return made
+
+    summing = BucketSum(layout, BUCKETS, overfull)
+    for index in range(12):
+        flat = layout.flatten(Step(step=np.zeros(3), loss=0.0, num_records=1))
+        summing.add(f"s{index}", flat, np.random.default_rng(index))
+    with pytest.raises(RemoteProtocolError, match="Step: the buckets' sums together are beyond the ring: one of s0"):
+        summing.close()
+
+
 def test_numbers_are_bounded_by_the_whole_roster() -> None:
     """A bucket's sum may hold what the sum over all buckets may not."""
     summing = filled(plain_sum(LAYOUT, 4))

@@ -14,13 +14,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wardround.errors import QuorumError
+from wardround.errors import QuorumError, RemoteProtocolError
 from wardround.privacy.protection import LEAST_BUCKET, LEAST_BUCKETS, bucket_sizes
 from wardround.sums.accumulator import Accumulator, check_values, encode, encoded_bytes
 from wardround.sums.contribution import Flat, Layout
 from wardround.sums.robust import sum_over_buckets
 from wardround.sums.total_checks import check_total
 from wardround.sums.workflow import Total
+
+_RING = 2.0**63
+"""Every sum of exact numbers or counts is below this in size."""
 
 
 class Summing(Protocol):
@@ -193,9 +196,23 @@ class BucketSum:
             left_out |= bucket.summing.left_out if bucket.summing else {}
         if len(parts) < LEAST_BUCKETS:
             raise QuorumError(_too_few_buckets(len(parts), len(self._buckets)))
+        _check_together(self.layout, parts)
         self.left_out = MappingProxyType(left_out)
         sites = tuple(site for part in parts for site in part.sites)
         return Total(sum_over_buckets(self.layout, parts), sites, tuple(parts))
+
+
+def _check_together(layout: Layout, parts: Sequence[Total[Any]]) -> None:
+    """Each part is within the ring, but their sum may not be, and would come out as another number."""
+    flats = [layout.flatten(part.sum) for part in parts]
+    exact = np.sum([flat.exact for flat in flats], axis=0)
+    people = np.sum([flat.people.astype(np.float64) for flat in flats], axis=0)
+    if max(np.abs(exact).max(initial=0.0), people.max(initial=0.0)) >= _RING:
+        sites = ", ".join(site for part in parts for site in part.sites)
+        raise RemoteProtocolError(
+            f"{layout.contribution.__name__}: the buckets' sums together are beyond the ring: one of {sites} sent more "
+            "than it may"
+        )
 
 
 @dataclass(frozen=True, slots=True)
