@@ -38,6 +38,15 @@ def test_the_same_ask_over_the_same_sites_has_the_same_total(mode):
 
 
 @MODES
+def test_as_many_sites_are_not_the_same_sites(mode):
+    machines = asked_again(TwoMachines(5, mode(5)), 1).finish()
+    machines.open(2, ask=ASK).upload_all((0, 1, 2, 4)).close()
+    with machines.refused("same_ask", COORDINATOR):
+        machines.answer(1)
+    machines.answer(4)
+
+
+@MODES
 def test_after_a_total_without_a_site_the_same_is_asked_of_those_again(mode):
     machines = asked_again(TwoMachines(5, mode(5)), 1).finish()
     machines.open(2, ask=ASK).upload_all().close()

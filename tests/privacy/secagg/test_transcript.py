@@ -626,6 +626,10 @@ def test_one_ask_is_not_answered_over_other_sites():
     verify(one.closed([*entries, *same]))
     other = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 3))
     refused(one.closed([*entries, *other]), "same_ask", line=len(entries) + 9)
+    fewer = [*body(one)[:9], *round_of(one, opening_of(one, run=bytes(16)), (0, 1, 2))]
+    verify(one.closed(fewer))
+    as_many = round_of(one, opening_of(one, run=bytes(16), number=2), (0, 1, 3))
+    refused(one.closed([*fewer, *as_many]), "same_ask", line=len(fewer) + 9)
 
 
 def test_one_ask_is_answered_over_other_sites_where_the_study_allows_it():
