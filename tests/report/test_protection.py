@@ -151,7 +151,10 @@ def test_what_was_asked_in_clear_is_read_off_the_record(is_clear):
 
 
 def test_the_report_names_analyses_that_tell_of_each_hospital(outcome):
-    section = shown(with_log(outcome, tells_of_sites=True), SumProtection())
+    telling = with_log(outcome, tells_of_sites=True)
+    section = shown(telling, SumProtection())
+    secure = replace(telling, sums=SumsInWords.of(SumProtection(), 10, None))
+    assert "But 1 of 2 analyses asks for what is each hospital's own, and the sums tell it" in secure.sums_line
     assert (
         "the sums tell what is each hospital&#39;s own" in section or "the sums tell what is each hospital's" in section
     )

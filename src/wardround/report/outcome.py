@@ -133,8 +133,9 @@ class StudyOutcome:
             line += f" But {num_clear} of {len(ran)} analyses asked for just that, in clear."
         if self.sums.terms and num_of_sites:
             line += (
-                f" {num_of_sites} of {len(ran)} analyses ask{'s' * (num_of_sites == 1)} for what is each hospital's "
-                "own, and the sums tell it, as the disclosure rules allow."
+                f" {'And' if num_clear else 'But'} {num_of_sites} of {len(ran)} analyses "
+                f"ask{'s' * (num_of_sites == 1)} for what is each hospital's own, and the sums tell it, as the "
+                "disclosure rules allow."
             )
         return line
 
