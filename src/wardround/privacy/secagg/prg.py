@@ -18,8 +18,8 @@ __all__ = ["SEED_BYTES", "apply_masks", "keystream"]
 
 _BLOCK_WORDS = len(ZEROS) // 8
 """Words masked at a time (unit: words)."""
-_ROWS = 4
-"""Masks made before they are added together: with a block of words, they stay in the cache."""
+_ROWS = 10
+"""Masks made before they are added together: few calls, and with a block of words they still stay in the cache."""
 
 
 def keystream(seed: bytes, num_bytes: int) -> bytes:
