@@ -18,6 +18,7 @@ from wardround.engines.secure_sum import Loss, SecureFederation, SecureSum
 from wardround.engines.simulation import Run, Simulation
 from wardround.engines.transcript_file import verify_file
 from wardround.errors import ConfigError, MessageRefusedError, QuorumError, WardroundError
+from wardround.privacy.disclosure import DisclosureRules
 from wardround.privacy.protection import PLAIN, SumProtection
 from wardround.privacy.secagg import coordinator
 from wardround.privacy.secagg.terms import Terms
@@ -207,6 +208,30 @@ def test_transcripts_are_kept_and_verify(tmp_path: Any) -> None:
     assert second.fingerprint != first.fingerprint
     assert verify_file(second.path).is_closed
     assert federation.close_transcripts() == ()
+
+
+def test_who_keeps_out_of_a_run_is_asked_no_more(tmp_path: Path) -> None:
+    own = {"site_1": DisclosureRules(minimum_rows_site=1000)}
+    federation = simulation(
+        5,
+        secure=False,
+        protection=SumProtection(allows_repeats=False),
+        minimum_sites=4,
+        site_disclosure=own,
+        transcripts=tmp_path,
+    )
+    federation.run(mean(rounds=2))
+    (closed,) = federation.close_transcripts()
+    first, second = verify_file(closed.path).rounds
+    assert (first.roster, second.roster) == ((0, 1, 2, 3, 4), (0, 2, 3, 4))
+    assert first.survivors == second.survivors == (0, 2, 3, 4)
+
+
+def test_the_systems_randomness_does_not_repeat_itself() -> None:
+    entropy = SystemEntropy()
+    drawn = b"".join(entropy.random(num_bytes) for num_bytes in (32, 96, 8 * 2**12))
+    eights = {drawn[start : start + 8] for start in range(0, len(drawn), 8)}
+    assert len(eights) == len(drawn) // 8  # two alike: one in 10^12
 
 
 def test_the_coordinators_machine_is_sent_no_contribution(monkeypatch: pytest.MonkeyPatch) -> None:
