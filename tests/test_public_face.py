@@ -20,6 +20,7 @@ PUBLIC = [
     "DisclosureRules",
     "Event",
     "Simulation",
+    "SumProtection",
     "Variable",
     "WardroundError",
     "__version__",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from wardround.engines.simulation import Simulation
     from wardround.errors import WardroundError
     from wardround.privacy.disclosure import DisclosureRules
+    from wardround.privacy.protection import SumProtection
     from wardround.studies.model_file import load_model
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "DisclosureRules",
     "Event",
     "Simulation",
+    "SumProtection",
     "Variable",
     "WardroundError",
     "__version__",
@@ -80,6 +82,7 @@ _MODULES = {
     "DisclosureRules": "wardround.privacy.disclosure",
     "Event": "wardround.engines.simulation",
     "Simulation": "wardround.engines.simulation",
+    "SumProtection": "wardround.privacy.protection",
     "Variable": "wardround.data.contract",
     "WardroundError": "wardround.errors",
     "__version__": "wardround.api",

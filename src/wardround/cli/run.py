@@ -54,13 +54,15 @@ class Faces:
 
     def show(self, outcome: StudyOutcome) -> None:
         """Print the outcome, then write the files. Raises `WardroundError` where one cannot be written."""
-        if self.as_json:
-            show_json(outcome.to_json())
-        else:
-            show(outcome_text(outcome))
-        if self.report or self.pdf:
-            with output_kept_pure():
-                self._write(render_report(outcome))
+        try:
+            if self.as_json:
+                show_json(outcome.to_json())
+            else:
+                show(outcome_text(outcome))
+        finally:  # whoever reads no further (`| head`) still wants the files
+            if self.report or self.pdf:
+                with output_kept_pure():
+                    self._write(render_report(outcome))
 
     def _write(self, page: str) -> None:
         if self.report:

@@ -11,6 +11,7 @@ from wardround.engines.entropy import SystemEntropy
 from wardround.engines.secure_sum import Loss, SecureFederation, SecureSum
 from wardround.engines.summing import BucketSum, ClearSum, Summing, buckets_of, plain_sum
 from wardround.engines.transcript_file import TranscriptFile
+from wardround.errors import ConfigError
 from wardround.privacy.protection import SumProtection
 from wardround.privacy.secagg.context import RUN_BYTES
 from wardround.privacy.secagg.entropy import Entropy
@@ -41,7 +42,7 @@ class ProtectedSums:
         transcripts: folder in which the transcripts of secure sums are kept; None keeps none.
 
     Raises:
-        ConfigError: the protection cannot hold for these sites; says what to do.
+        ConfigError: the protection cannot hold for these sites, or there is no such folder; says what to do.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ProtectedSums:
         *,
         entropy: Entropy | None = None,
         study_digest: bytes = bytes(32),
-        transcripts: Path | None = None,
+        transcripts: str | Path | None = None,
     ) -> None:
         size = protection.bucket_size
         self._sites = sites
@@ -64,7 +65,9 @@ class ProtectedSums:
             self._terms |= dict(zip(self.buckets, terms, strict=True)) if terms else {}
         self._entropy = entropy or SystemEntropy()
         self._study_digest = study_digest
-        self._transcripts = transcripts
+        self._transcripts = None if transcripts is None else Path(transcripts)
+        if self._transcripts and not self._transcripts.is_dir():
+            raise ConfigError(f"transcripts={str(transcripts)!r} is no folder; make it, or name another one")
         self._federations: dict[tuple[str, ...], SecureFederation] = {}
         self._files: dict[tuple[str, ...], TranscriptFile] = {}
 

@@ -54,7 +54,7 @@ def simulate(
     secure: bool = False,
     protection: SumProtection | None = None,
     study_digest: bytes = bytes(32),
-    transcripts: Path | None = None,
+    transcripts: str | Path | None = None,
 ) -> Simulation:
     """Hospitals in this process, each with its table.
 
@@ -132,7 +132,7 @@ def simulate_folder(
     secure: bool = False,
     protection: SumProtection | None = None,
     study_digest: bytes = bytes(32),
-    transcripts: Path | None = None,
+    transcripts: str | Path | None = None,
 ) -> Simulation:
     """Hospitals in this process from a folder with one table a site, as `tables_in` finds them; else as `simulate`."""
     return simulate(

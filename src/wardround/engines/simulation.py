@@ -141,7 +141,7 @@ class Simulation:
             that whoever adds up sees totals alone. Short for `protection=SumProtection()`.
         protection: how sums are protected in more detail.
         study_digest: of what the sites agreed to, 32 bytes: all keys are bound to it.
-        transcripts: folder in which the transcripts of secure sums are kept.
+        transcripts: folder in which the transcripts of secure sums are kept; it must be there.
 
     Guarantees:
         deterministic_for_a_seed: equal inputs give equal totals, bit for bit.
@@ -169,7 +169,7 @@ class Simulation:
         secure: bool = False,
         protection: SumProtection | None = None,
         study_digest: bytes = bytes(32),
-        transcripts: Path | None = None,
+        transcripts: str | Path | None = None,
     ) -> None:
         if not sites:
             raise ValueError("sites must name at least one site")
@@ -251,7 +251,8 @@ class Simulation:
         playback = Playback(record, workflow, self.sites)
         journal = _Journal(record, save_to)
         memory = self._memory_of(record, journal.next_number - 1)
-        memory.run = self._sums.new_run()  # what a broken round left behind at the sites is of another run
+        # A run has one name at the sites and in its record; what a broken round left behind is of another run.
+        memory.run = bytes.fromhex(record.run_id) if resume is None else self._sums.new_run()
         steps = workflow.steps(self.setting, playback.state)
         answer: Any = None
         while True:
@@ -415,7 +416,10 @@ class Simulation:
         num_answered = len(self._data) - len(failures)
         if num_answered >= self.minimum_sites:
             return
-        what = f"{num_answered} of {len(self._data)} sites answered, at least {self.minimum_sites} must"
+        what = (
+            f"{num_answered} of {len(self._data)} sites answered, at least {self.minimum_sites} must; run again when "
+            "more can be reached, or agree on a lower minimum_sites"
+        )
         raise self._no_total(ask, number, what, failures)
 
     def _no_total(self, ask: Ask[Any], number: int, what: str, failures: Mapping[str, Absence]) -> WardroundError:
@@ -424,7 +428,8 @@ class Simulation:
             if isinstance(reason, SiteError | DisclosureError):
                 return reason
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
-        return QuorumError(f"round {number} ({ask.function.function_id}): {what} ({reasons})")
+        told = f"{what} ({reasons})" if reasons else what
+        return QuorumError(f"round {number} ({ask.function.function_id}): {told}")
 
 
 def _study_rules(disclosure: DisclosureRules | str | None, setting: HasSites) -> DisclosureRules:
