@@ -262,8 +262,8 @@ class SumsInWords:
         return Said(
             "What is not protected?",
             f"A sum tells what it tells: over few patients, or of a kind that singles a {self.noun} out, it may tell "
-            f"of them; the disclosure rules limit that. If nearly the same question is asked twice, and a {self.noun} is "
-            "in one sum only, the difference is nearly its part. No noise is added to the sums: this is not "
+            f"of them; the disclosure rules limit that. If nearly the same question is asked twice, and a {self.noun} "
+            "is in one sum only, the difference is nearly its part. No noise is added to the sums: this is not "
             f"differential privacy. And nobody can see whether what a {self.noun} contributes is true.",
         )
 
