@@ -416,10 +416,7 @@ class Simulation:
         num_answered = len(self._data) - len(failures)
         if num_answered >= self.minimum_sites:
             return
-        what = (
-            f"{num_answered} of {len(self._data)} sites answered, at least {self.minimum_sites} must; run again when "
-            "more can be reached, or agree on a lower minimum_sites"
-        )
+        what = f"{num_answered} of {len(self._data)} sites answered, at least {self.minimum_sites} must"
         raise self._no_total(ask, number, what, failures)
 
     def _no_total(self, ask: Ask[Any], number: int, what: str, failures: Mapping[str, Absence]) -> WardroundError:
@@ -429,7 +426,10 @@ class Simulation:
                 return reason
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
         told = f"{what} ({reasons})" if reasons else what
-        return QuorumError(f"round {number} ({ask.function.function_id}): {told}")
+        return QuorumError(
+            f"round {number} ({ask.function.function_id}): {told}; run again when more sites can be reached, or agree "
+            "on a lower minimum_sites"
+        )
 
 
 def _study_rules(disclosure: DisclosureRules | str | None, setting: HasSites) -> DisclosureRules:
