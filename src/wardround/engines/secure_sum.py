@@ -77,6 +77,7 @@ class SecureFederation:
 
     Attributes:
         manifest: what all sites signed.
+        keys: the digest of all advertised keys, which every context holds.
         setup_messages: the set-up's messages, for a transcript.
         recorder: keeps the transcript of all sums; None keeps none.
     """
@@ -271,7 +272,7 @@ class SecureSum:
             case coordinator.Fail(rule=str(rule), peer=str(peer), reason=reason):
                 raise MessageRefusedError(rule, peer, reason)
             case coordinator.Fail(reason=reason):
-                raise QuorumError(f"round {self.number}: the secure sum cannot be completed: {reason}")
+                raise QuorumError(f"the secure sum cannot be completed: {reason}; run again when those are back")
             case coordinator.Announce():
                 pass
 

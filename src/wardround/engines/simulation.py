@@ -74,8 +74,7 @@ class _Memory:
     `run` tells the run from others in secure sums.
     """
 
-    run: bytes
-
+    run: bytes = b""
     states: States = field(default_factory=dict, repr=False)
     number: int = 0
     is_lost: bool = False
@@ -282,7 +281,7 @@ class Simulation:
         if memory is None or memory.number != last_round:
             forgotten = record.rounds_before_snapshot
             told = {site: reason for r in record.rounds for site, reason in r.failures.items() if is_refusal(reason)}
-            memory = _Memory(run=self._sums.new_run(), number=forgotten, is_lost=forgotten > 0, refused=dict(told))
+            memory = _Memory(number=forgotten, is_lost=forgotten > 0, refused=dict(told))
             self._unfinished[record.run_id] = memory
         return memory
 
@@ -417,19 +416,19 @@ class Simulation:
         if num_answered >= self.minimum_sites:
             return
         what = f"{num_answered} of {len(self._data)} sites answered, at least {self.minimum_sites} must"
-        raise self._no_total(ask, number, what, failures)
+        remedy = "; run again when more sites can be reached, or agree on a lower minimum_sites"
+        raise self._no_total(ask, number, what, failures, remedy)
 
-    def _no_total(self, ask: Ask[Any], number: int, what: str, failures: Mapping[str, Absence]) -> WardroundError:
+    def _no_total(
+        self, ask: Ask[Any], number: int, what: str, failures: Mapping[str, Absence], remedy: str = ""
+    ) -> WardroundError:
         """The first failure or refusal of a site; without one, too few answered."""
         for reason in failures.values():
             if isinstance(reason, SiteError | DisclosureError):
                 return reason
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
         told = f"{what} ({reasons})" if reasons else what
-        return QuorumError(
-            f"round {number} ({ask.function.function_id}): {told}; run again when more sites can be reached, or agree "
-            "on a lower minimum_sites"
-        )
+        return QuorumError(f"round {number} ({ask.function.function_id}): {told}{remedy}")
 
 
 def _study_rules(disclosure: DisclosureRules | str | None, setting: HasSites) -> DisclosureRules:

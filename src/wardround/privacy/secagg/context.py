@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from wardround.privacy.secagg.keys import SIGNATURE_BYTES, SigningKey, verify
 from wardround.privacy.secagg.manifest import Manifest
+from wardround.privacy.secagg.stored import Octets
 from wardround.privacy.secagg.wire import COORDINATOR, DIGEST_BYTES, FRAME_BYTES, Kind, Reader, Writer, digest, u16, u32
 
 RUN_BYTES = 16
@@ -25,17 +26,22 @@ class Opening:
         broadcast_digest: SHA-256 of the ask; each site computes it from what it received.
     """
 
-    run: bytes
+    run: Octets
     round: int
     attempt: int
     roster: tuple[int, ...]
-    broadcast_digest: bytes
+    broadcast_digest: Octets
 
     def __post_init__(self) -> None:
         if len(self.run) != RUN_BYTES or len(self.broadcast_digest) != DIGEST_BYTES:
             raise ValueError(f"run must have {RUN_BYTES} bytes and broadcast_digest {DIGEST_BYTES}")
         if self.round < 1 or self.attempt < 1:
             raise ValueError(f"rounds and attempts count from 1, got round={self.round}, attempt={self.attempt}")
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Rounds and attempts go forward only."""
+        return self.round, self.attempt
 
     def _body(self) -> bytes:
         writer = Writer().raw(self.run).u32(self.round).u16(self.attempt)

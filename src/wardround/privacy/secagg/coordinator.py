@@ -115,11 +115,7 @@ def open_round(
     state = RoundState(
         manifest=manifest,
         signing=signing,
-        run=opening.run,
-        round=opening.round,
-        attempt=opening.attempt,
-        roster=roster,
-        broadcast_digest=opening.broadcast_digest,
+        opening=opening,
         context=opening.context(manifest, keys, layout),
         num_words=num_words,
     )
@@ -153,7 +149,7 @@ def message_for(state: RoundState, site: int) -> bytes | None:
     """What a site is owed in this phase; None where nothing is. The broadcast travels beside an opening."""
     signing = SigningKey.from_seed(state.signing)
     if state.phase == Phase.MASKED_INPUT and site in state.roster:
-        return _opening(state).to_bytes(state.manifest, signing)
+        return state.opening.to_bytes(state.manifest, signing)
     if site not in state.survivors:
         return None
     is_strict = state.manifest.terms.is_strict
@@ -187,16 +183,6 @@ def _sealed_for(state: RoundState, place: int) -> tuple[Sealed, ...]:
 def evidence_of(state: RoundState) -> tuple[Evidence, ...]:
     """What each survivor signed when it uploaded, in the roster's order."""
     return tuple(state.uploads[index].evidence for index in state.survivors)
-
-
-def _opening(state: RoundState) -> Opening:
-    return Opening(
-        run=state.run,
-        round=state.round,
-        attempt=state.attempt,
-        roster=state.roster,
-        broadcast_digest=state.broadcast_digest,
-    )
 
 
 def _name(state: RoundState, site: int) -> str:

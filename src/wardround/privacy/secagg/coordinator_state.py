@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from wardround.privacy.secagg.context import Opening
 from wardround.privacy.secagg.messages import Evidence, MaskedInput, num_chunks
 from wardround.privacy.secagg.stored import Octets, StoredManifest
 
@@ -48,7 +49,7 @@ class RoundState:
     Attributes:
         manifest: of the study.
         signing: seed of the coordinator's own Ed25519 key.
-        run, round, attempt, roster, broadcast_digest: of the opening.
+        opening: of the round.
         context: of the round, 32 bytes.
         num_words: of every vector.
         phase: what it waits for.
@@ -62,11 +63,7 @@ class RoundState:
 
     manifest: StoredManifest
     signing: Octets = field(repr=False)
-    run: Octets
-    round: int
-    attempt: int
-    roster: tuple[int, ...]
-    broadcast_digest: Octets
+    opening: Opening
     context: Octets
     num_words: int
     phase: Phase = Phase.MASKED_INPUT
@@ -76,6 +73,11 @@ class RoundState:
     signatures: Mapping[int, Octets] = field(default_factory=dict)
     releases: Mapping[int, Octets] = field(default_factory=dict, repr=False)
     failure: str = ""
+
+    @property
+    def roster(self) -> tuple[int, ...]:
+        """Indices of the sites that are asked, ascending."""
+        return self.opening.roster
 
     @property
     def uploaded(self) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 
 from wardround.privacy.secagg import coordinator
-from wardround.privacy.secagg.context import Opening
 from wardround.privacy.secagg.coordinator import Phase, RoundState
 from wardround.privacy.secagg.keys import SIGNATURE_BYTES, SigningKey, derive
 from wardround.privacy.secagg.manifest import Manifest
@@ -43,17 +42,10 @@ def setup_entries(
 
 def opened_entry(state: RoundState, function_id: str, layout: bytes) -> Opened:
     """The entry of a round that `coordinator.open_round` began."""
-    opening = Opening(
-        run=state.run,
-        round=state.round,
-        attempt=state.attempt,
-        roster=state.roster,
-        broadcast_digest=state.broadcast_digest,
-    )
     return Opened(
-        message=opening.to_bytes(state.manifest, SigningKey.from_seed(state.signing)),
+        message=state.opening.to_bytes(state.manifest, SigningKey.from_seed(state.signing)),
         function=in_short(function_id),
-        broadcast=state.broadcast_digest,
+        broadcast=state.opening.broadcast_digest,
         layout=layout,
         context=state.context,
     )

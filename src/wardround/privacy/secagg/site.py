@@ -61,7 +61,6 @@ from wardround.privacy.secagg.site_state import (
     SiteSecrets,
     SiteState,
     Stage,
-    StoredOpening,
     SurvivorsArrived,
     Upload,
 )
@@ -87,7 +86,6 @@ __all__ = [
     "SiteSecrets",
     "SiteState",
     "Stage",
-    "StoredOpening",
     "SurvivorsArrived",
     "Upload",
     "step",
@@ -134,13 +132,12 @@ def _opened(state: SiteState, event: Opened, entropy: Entropy) -> tuple[SiteStat
     opening = Opening.from_bytes(event.message, state.manifest, event.broadcast_digest)
     _check_roster(state, opening)
     memory = state.rounds.get(opening.run.hex())
-    stored = StoredOpening.of(opening)
     if memory is None:
         if len(state.rounds) >= MAX_RUNS:
             raise MessageRefusedError("replayed", COORDINATOR, f"the study has had {MAX_RUNS} runs; set up a new one")
-    elif not (memory.phase == Phase.ASKED and memory.opening == stored):  # nothing was sent yet: it may be asked again
-        _check_order(memory, stored)
-    return _remembered(state, RoundMemory(opening=stored)), (Compute(opening),)
+    elif not (memory.phase == Phase.ASKED and memory.opening == opening):  # nothing was sent yet: it may be asked again
+        _check_order(memory, opening)
+    return _remembered(state, RoundMemory(opening=opening)), (Compute(opening),)
 
 
 def _check_roster(state: SiteState, opening: Opening) -> None:
@@ -151,7 +148,7 @@ def _check_roster(state: SiteState, opening: Opening) -> None:
         raise MessageRefusedError("roster", COORDINATOR, f"a round needs {least} sites, it has {len(opening.roster)}")
 
 
-def _check_order(memory: RoundMemory, opening: StoredOpening) -> None:
+def _check_order(memory: RoundMemory, opening: Opening) -> None:
     if opening.order <= memory.opening.order:
         raise MessageRefusedError(
             "replayed",
@@ -170,7 +167,7 @@ def _remembered(state: SiteState, memory: RoundMemory) -> SiteState:
 def _computed(state: SiteState, event: Computed, entropy: Entropy) -> tuple[SiteState, Effects]:
     opening = event.opening
     memory = state.rounds.get(opening.run.hex())
-    if memory is None or memory.phase != Phase.ASKED or memory.opening != StoredOpening.of(opening):
+    if memory is None or memory.phase != Phase.ASKED or memory.opening != opening:
         raise LocalProtocolError("this site was not asked this, was asked something else since, or has answered")
     context = opening.context(state.manifest, state.keys, event.layout)
     seeds = _seeds(state, opening.roster, context, entropy)

@@ -60,33 +60,6 @@ class SiteSecrets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredOpening:
-    """The opening of the round at hand."""
-
-    run: Octets
-    round: int
-    attempt: int
-    roster: tuple[int, ...]
-    broadcast_digest: Octets
-
-    @classmethod
-    def of(cls, opening: Opening) -> StoredOpening:
-        """What is stored of an opening."""
-        return cls(
-            run=opening.run,
-            round=opening.round,
-            attempt=opening.attempt,
-            roster=opening.roster,
-            broadcast_digest=opening.broadcast_digest,
-        )
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """Rounds and attempts go forward only."""
-        return self.round, self.attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundMemory:
     """What a site remembers of a run: its last round, and how it answered.
 
@@ -100,7 +73,7 @@ class RoundMemory:
         release: the shares that wait for the agreement.
     """
 
-    opening: StoredOpening
+    opening: Opening
     phase: Phase = Phase.ASKED
     context: Octets = b""
     survivors: tuple[int, ...] = ()
