@@ -135,7 +135,9 @@ def test_the_same_is_not_asked_again_over_other_sites() -> None:
 
 def test_too_few_left_for_their_shares_is_said() -> None:
     script = [Event(site=f"site_{i}", behaviour="drops_before_unmask", round=1) for i in (0, 1)]
-    with pytest.raises(QuorumError, match=r"round 1 .*: the secure sum .* 2 sites released their shares, at least 3 must"):
+    with pytest.raises(
+        QuorumError, match=r"round 1 .*: the secure sum .* 2 sites released their shares, at least 3 must"
+    ):
         simulation(4, secure=True, script=script).run(mean())
 
 
